@@ -1,0 +1,29 @@
+# make demo: a search on the embedded data, from nothing but Python 3.11+, pip and make.
+# make test: the same set-up, then style, types, layers and all tests.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint format
+
+demo: .venv/installed
+	$(BIN)/vqtune search quickstart
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: .venv/installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/installed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.venv/installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
