@@ -1,0 +1,1 @@
+"""One trial: config, data, model, codebooks, trainer and metrics; one file of it knows Ray."""
