@@ -1,0 +1,83 @@
+"""Respawn: dead codes are set to recent latents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from trainables import noise
+from trainables.codebooks.revive import revive
+from trainables.codebooks.technique import Replacement, Settings, Shape, State, Step, Technique
+from trainables.config import Respawn as RespawnConfig
+
+
+class Respawn(Technique):
+    """Every `period` samples, codes used less than tau * mean use become random recent latents.
+
+    Random restarts of Jukebox (Dhariwal et al. 2020, section 3.1). The threshold is relative to
+    the mean use N/K, since an absolute one depends on the batch. No two dead codes get the same
+    latent: with a tie between codes the lower one would take all. Where there are more dead codes
+    than latents, the rest waits for the next respawn.
+    """
+
+    name = "respawn"
+
+    def __init__(self, config: RespawnConfig) -> None:
+        """Keep the size of the buffer, which fixes the state."""
+        self.buffer = config.buffer
+
+    def start(self, shape: Shape) -> State:
+        """Use of each code since the last respawn, and the ring of recent latents."""
+        state = {"respawn_use": shape.zeros(shape.size)}
+        if self.buffer:
+            state["respawn_ring"] = shape.zeros(self.buffer, shape.dim)
+            state["respawn_seen"] = shape.zeros().long()
+        return state
+
+    def update(self, state: State, step: Step, settings: Settings) -> State:
+        """Count use; put the step's latents into the ring."""
+        new = {"respawn_use": state["respawn_use"] + step.counts}
+        if self.buffer:
+            latents = step.z_e[:, -self.buffer :]
+            count = latents.shape[1]
+            seen = state["respawn_seen"]
+            slots = (seen.unsqueeze(-1) + torch.arange(count, device=seen.device)) % self.buffer
+            index = slots.unsqueeze(-1).expand_as(latents)
+            # In place: a copy of the whole ring in every step would cost more than the lookup.
+            new["respawn_ring"] = state["respawn_ring"].scatter_(1, index, latents)
+            new["respawn_seen"] = seen + count
+        return new
+
+    def due(self, host: Mapping[str, float], before: int, after: int) -> bool:
+        """Once every period."""
+        period = int(host["period"])
+        return after // period > before // period
+
+    def maintain(
+        self, state: State, step: Step, settings: Settings
+    ) -> tuple[State, Replacement | None]:
+        """Set the dead codes of the lanes whose period has ended to distinct latents."""
+        use = state["respawn_use"]
+        due = step.clock.crossed(settings["period"]).unsqueeze(-1)
+        usable = state.get("usable")
+        alive = torch.ones_like(use, dtype=torch.bool) if usable is None else usable
+        mean = use.sum(-1, keepdim=True) / alive.sum(-1, keepdim=True)
+        dead = (use < settings["threshold"].unsqueeze(-1) * mean) & alive & due
+
+        key = noise.fold(noise.fold(step.clock.seed, 202), step.clock.step)
+        if self.buffer:
+            pool, valid = state["respawn_ring"], state["respawn_seen"].clamp_max(self.buffer)
+        else:
+            pool, valid = step.z_e, None
+        replacement = revive(dead, pool, valid, settings["jitter"], key)
+        return {"respawn_use": use.masked_fill(due, 0)}, replacement
+
+    def replaced(self, state: State, replacement: Replacement) -> State:
+        """A code set anew in mid-period starts at the mean use, not as dead."""
+        use, kept = state["respawn_use"], ~replacement.mask
+        usable = state.get("usable")
+        if usable is not None:
+            kept = kept & usable
+        mean = (use * kept).sum(-1, keepdim=True) / kept.sum(-1, keepdim=True).clamp_min(1)
+        return {"respawn_use": mean.where(replacement.mask, use)}
