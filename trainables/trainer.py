@@ -1,0 +1,158 @@
+"""One trial in a plain process: train to the next report, evaluate, save, resume."""
+
+from __future__ import annotations
+
+import math
+import platform
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainables.checkpoint import read_tensors, write_tensors
+from trainables.config import TrialConfig
+from trainables.data import Dataset, load_dataset
+from trainables.denormals import flushed_denormals
+from trainables.errors import InputError
+from trainables.evaluation import Evaluator
+from trainables.stack import Stack
+
+CHECKPOINT = "checkpoint.safetensors"
+
+Report = dict[str, Any]
+
+
+class Trainer:
+    """Trains one TrialConfig as a stack of one and reports on the way.
+
+    The same config and seed give the same numbers on the same CPU and number of threads, also
+    across `save` and `load`.
+    """
+
+    def __init__(
+        self,
+        config: TrialConfig,
+        dataset: Dataset | None = None,
+        device: torch.device | None = None,
+    ) -> None:
+        """Build model and codebook, seed the codebook; load the data where none is given."""
+        self.config = config
+        self.dataset = dataset if dataset is not None else load_dataset(config.data)
+        self.stack = Stack([config], self.dataset, device)
+        self.evaluator = Evaluator(self.stack, self.dataset)
+        self.seconds = 0.0
+        self.reports = 0
+        self.report: Report = {}
+        self._finite = True
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the user should know about data and evaluation."""
+        more = [self.evaluator.warning] if self.evaluator.warning else []
+        return [*self.dataset.warnings, *more]
+
+    @property
+    def done(self) -> bool:
+        """Whether the budget is spent or the trial has diverged."""
+        return self.stack.samples[0] >= self.config.training.samples or not self._finite
+
+    @property
+    def complete(self) -> bool:
+        """Whether the budget is spent without divergence."""
+        return self.done and self._finite
+
+    @flushed_denormals()
+    def advance(self, progress: Callable[[int], None] | None = None) -> Report:
+        """Train to the next report and return it; waits for the device once.
+
+        Args:
+            progress: called now and then with the number of samples drawn so far.
+        """
+        started = time.monotonic()
+        before = self.stack.steps[0]
+        self.stack.advance(self._steps_at(self.reports + 1) - before, progress)
+        self.reports += 1
+        steps = self.stack.steps[0] - before
+        training = {name: float(total[0]) / steps for name, total in self.stack.totals.items()}
+        self._finite = bool(self.stack.finite[0])
+        trained = time.monotonic()
+        report = self.evaluate()
+        self.seconds += time.monotonic() - started
+        report |= {f"training/{name}": value for name, value in training.items()}
+        self.report = report | {
+            "seconds": self.seconds,
+            "steps_per_second": steps / (trained - started),
+            "complete": self.complete,
+        }
+        return self.report
+
+    def evaluate(self) -> Report:
+        """Metrics on the held-out set as things stand."""
+        [metrics], _ = self.evaluator.evaluate()
+        samples = self.stack.samples[0]
+        finite = self._finite and math.isfinite(metrics["recon_loss"])
+        self._finite = finite
+        reason = "" if finite else f"diverged: the loss is not finite after {samples} samples"
+        return {"samples": samples, **metrics, "diverged": not finite, "reason": reason}
+
+    def save(self, folder: Path) -> Path:
+        """Write the checkpoint into `folder`; returns its path."""
+        path = folder / CHECKPOINT
+        header = {
+            "trial": self.config.to_dict(),
+            "samples": self.stack.samples[0],
+            "reports": self.reports,
+            "seconds": self.seconds,
+            "report": self.report,
+            "made": self.made(),
+        }
+        write_tensors(path, self.stack.lane_state(0), header)
+        return path
+
+    def load(self, folder: Path) -> None:
+        """Go on from a checkpoint of the same config.
+
+        Raises:
+            InputError: no checkpoint there, or one of another config or of other data.
+        """
+        path = folder / CHECKPOINT
+        tensors, header = read_tensors(path)
+        if not header.keys() >= {"trial", "samples", "reports", "seconds", "report", "made"}:
+            raise InputError("found weights, allowed: the checkpoint of a trial", str(path))
+        if header["trial"] != self.config.to_dict():
+            raise InputError("was written by another config", str(path))
+        if header["made"]["data_fingerprint"] != self.dataset.fingerprint:
+            raise InputError("was written with other data than there are now", str(path))
+        self.stack.load_lane(0, tensors, header["samples"])
+        self.reports, self.seconds = header["reports"], header["seconds"]
+        self.report = header["report"]
+        self._finite = not self.report.get("diverged", False)
+
+    def made(self) -> dict[str, Any]:
+        """What the numbers depend on beside the config."""
+        return {
+            "data_fingerprint": self.dataset.fingerprint,
+            "device": self.stack.device.type,
+            "threads": torch.get_num_threads(),
+            "versions": {
+                "vqtune": version("vqtune"),
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+            },
+        }
+
+    def _steps_at(self, report: int) -> int:
+        training = self.config.training
+        goal = math.ceil(training.samples * report / training.reports)
+        # With more reports than steps some would come without a step between them.
+        return max(math.ceil(goal / training.batch_size), self.stack.steps[0] + 1)
+
+
+def weights_of(checkpoint: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Encoder, decoder and codebook from a checkpoint's tensors, for use elsewhere."""
+    prefix = "model."
+    kept = {k.removeprefix(prefix): v for k, v in checkpoint.items() if k.startswith(prefix)}
+    return kept | {"codebook": checkpoint["codebook.codebook"]}

@@ -1,0 +1,71 @@
+"""One trial as a Ray Tune class trainable: a report is a Tune iteration.
+
+The only file in trainables that imports Ray. The trial's checkpoint is one file in its own folder,
+replaced at every report, and a trainable that finds one there goes on from it: so a restarted
+actor, a restarted search and a plain process all resume in the same way.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypedDict
+
+import torch
+from ray import tune
+
+from trainables.config import TrialConfig
+from trainables.data import load_dataset
+from trainables.trainer import CHECKPOINT, Trainer
+
+
+class TuneConfig(TypedDict):
+    """What a trial gets from the search."""
+
+    trial_id: str
+    role: str
+    trial: dict[str, Any]
+    folder: str
+    threads: int
+    gpus: float
+
+
+class VQTrial(tune.Trainable):  # type: ignore[misc]
+    """Runs one TrialConfig; reused for the next one, with the data still open."""
+
+    def setup(self, config: TuneConfig) -> None:
+        """Build the trial, and go on from its checkpoint if there is one."""
+        # The last trial's tensors go before this one's come.
+        self.__dict__.pop("trainer", None)
+        torch.set_num_threads(config["threads"])
+        trial = TrialConfig.from_dict(config["trial"], where=f"trial {config['trial_id']}")
+        # The data set is cached by node on disk and by process in memory.
+        # Without a share of a GPU the trial keeps off all of them, whatever it can see.
+        device = None if config["gpus"] else torch.device("cpu")
+        self.trainer = Trainer(trial, load_dataset(trial.data), device)
+        self.folder = Path(config["folder"])
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._unsent = (self.folder / CHECKPOINT).exists()
+        if self._unsent:
+            self.trainer.load(self.folder)
+
+    def step(self) -> dict[str, Any]:
+        """Train to the next report; the checkpoint is on disk before the report is sent."""
+        # After a resume the last report goes out again, since it may never have arrived.
+        if not self._unsent:
+            self.trainer.advance()
+            self.trainer.save(self.folder)
+        self._unsent = False
+        return {**self.trainer.report, "done": self.trainer.done}
+
+    def reset_config(self, new_config: TuneConfig) -> bool:
+        """Take over another trial in the same process."""
+        self.setup(new_config)
+        return True
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """For schedulers that pause or copy trials."""
+        self.trainer.save(Path(checkpoint_dir))
+
+    def load_checkpoint(self, checkpoint: str) -> None:
+        """Go on from a checkpoint that Tune keeps."""
+        self.trainer.load(Path(checkpoint))
