@@ -1,0 +1,27 @@
+"""Nested mappings as flat ones: the form in which reports and configs become table columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def flatten(values: Mapping[str, Any], separator: str, prefix: str = "") -> dict[str, Any]:
+    """Key the leaves of nested mappings by their joined paths; lists are leaves, as tuples."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            flat |= flatten(value, separator, path + separator)
+        else:
+            flat[path] = tuple(value) if isinstance(value, list) else value
+    return flat
+
+
+def parameters(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Name a nested config's values as in `config.codebook.size`.
+
+    A null is a technique that is off or a value left to the data, and is left out.
+    """
+    flat = flatten(config, ".", "config.")
+    return {path: value for path, value in flat.items() if value is not None}

@@ -1,0 +1,188 @@
+"""From the folder that a search writes to trial records, the input of everything else in analysis.
+
+A run is read as it lies on the disk, also while it is being written or after it was killed; only
+its spec must be whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from analysis.errors import RunError
+from analysis.flatten import parameters
+from analysis.trial_folder import Trial, read_trial
+
+# Columns that `reports` and `trials` have in every run, also in one without a report.
+METRICS = (
+    "samples",
+    "perplexity",
+    "perplexity_plugin",
+    "active_codes",
+    "hit_codes",
+    "usage",
+    "codes_in_use",
+    "bits_per_frame",
+    "bits_per_frame_nominal",
+    "recon_loss",
+    "recon_loss_unquantized",
+    "recon_loss_shuffled",
+    "seconds",
+    "training_iteration",
+)
+
+_RUNS_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Records:
+    """What a run holds.
+
+    Attributes:
+        run: the run's folder.
+        spec: the resolved spec, as `spec.yaml` holds it.
+        reports: one row a report, by trial and then by samples, which strictly increase within a
+            trial. Columns: trial_id, the METRICS and further numeric metrics as floats (those of a
+            nested dict as `streams/0/perplexity`), and the flags done and diverged.
+        trials: one row a trial, in the order of their first reports. Columns: trial_id, role
+            (`baseline` or `search`), state (see `trial_folder.Trial`), folder (a Path), reason
+            (why it ended, may be empty), the metrics of the last report (NaN before the first),
+            and the trial's parameters under dotted names such as `config.codebook.size`; those of
+            a technique that is off are missing, lists are tuples.
+        configs: the nested config of each trial in `trials`, by trial_id.
+        skipped: one line for each trial folder that could not be read and is left out.
+
+    """
+
+    run: Path
+    spec: dict[str, Any]
+    reports: pd.DataFrame
+    trials: pd.DataFrame
+    configs: Mapping[str, dict[str, Any]]
+    skipped: tuple[str, ...]
+
+
+def find_run(name_or_path: str, runs: Path = Path("runs")) -> Path:
+    """Find a run's folder, given as that folder or as its name under `runs`.
+
+    Raises RunError, naming what was looked for and the runs that exist, where there is none.
+    """
+    candidates = (Path(name_or_path), runs / name_or_path)
+    for folder in candidates:
+        if _is_run(folder):
+            return folder if folder.name not in ("", "..") else folder.resolve()
+    looked = " or ".join(str(folder / "spec.yaml") for folder in dict.fromkeys(candidates))
+    raise RunError(f"no run {name_or_path!r}: looked for {looked}; {_existing(runs)}")
+
+
+def read_spec(run: Path) -> dict[str, Any]:
+    """Read a run's resolved spec; raises RunError where it will not do or names no objectives."""
+    path = run / "spec.yaml"
+    try:
+        spec = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (ValueError, yaml.YAMLError) as error:
+        raise RunError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(spec, dict):
+        raise RunError(f"{path}: expected a mapping, found {type(spec).__name__}")
+    objectives = spec.get("objectives")
+    if (
+        not isinstance(objectives, dict)
+        or not objectives
+        or any(direction not in ("max", "min") for direction in objectives.values())
+    ):
+        raise RunError(
+            f"{path}: objectives: found {objectives!r}, allowed a mapping of metrics to max or min"
+        )
+    return spec
+
+
+def read_run(run: Path) -> Records:
+    """Read a run's folder; raises RunError for a bad spec, and for nothing that a trial left."""
+    spec = read_spec(run)
+    trials: dict[str, Trial] = {}
+    skipped: list[str] = []
+    for folder in _trial_folders(run):
+        try:
+            trial = read_trial(folder, list(spec["objectives"]))
+        except RunError as error:
+            skipped.append(str(error))
+            continue
+        if trial.trial_id in trials:
+            first = trials[trial.trial_id].folder.name
+            skipped.append(f"{folder.name}: trial {trial.trial_id} was read from {first} already")
+            continue
+        trials[trial.trial_id] = trial
+    ordered = sorted(trials.values(), key=lambda trial: (trial.started, trial.trial_id))
+    return Records(
+        run=run,
+        spec=spec,
+        reports=_reports_frame(ordered),
+        trials=_trials_frame(ordered),
+        configs={trial.trial_id: trial.config for trial in ordered},
+        skipped=tuple(skipped),
+    )
+
+
+def _is_run(folder: Path) -> bool:
+    try:
+        return (folder / "spec.yaml").is_file()
+    except OSError:  # a name too long for the file system, a folder that may not be entered
+        return False
+
+
+def _existing(runs: Path) -> str:
+    names = sorted(path.parent.name for path in runs.glob("*/spec.yaml"))
+    if not names:
+        return f"there are no runs in {runs}"
+    more = f" and {len(names) - _RUNS_SHOWN} more" if len(names) > _RUNS_SHOWN else ""
+    return f"runs in {runs}: {', '.join(names[:_RUNS_SHOWN])}{more}"
+
+
+def _trial_folders(run: Path) -> list[Path]:
+    folder = run / "trials"
+    return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+
+
+def _reports_frame(trials: Sequence[Trial]) -> pd.DataFrame:
+    rows = [
+        {"trial_id": trial.trial_id, "timestamp": report.timestamp, **report.metrics}
+        | {"done": report.done, "diverged": report.diverged}
+        for trial in trials
+        for report in trial.reports
+    ]
+    return _frame(rows, ("trial_id", "timestamp"), ("done", "diverged")).astype(
+        {"done": bool, "diverged": bool}
+    )
+
+
+def _trials_frame(trials: Sequence[Trial]) -> pd.DataFrame:
+    rows = [
+        {
+            "trial_id": trial.trial_id,
+            "role": trial.role,
+            "state": trial.state,
+            "folder": trial.folder,
+            "reason": trial.reason,
+            **(trial.reports[-1].metrics if trial.reports else {}),
+        }
+        for trial in trials
+    ]
+    frame = _frame(rows, ("trial_id", "role", "state", "folder", "reason"), ())
+    return frame.join(pd.DataFrame([parameters(trial.config) for trial in trials], frame.index))
+
+
+def _frame(
+    rows: Sequence[Mapping[str, Any]], first: Sequence[str], last: Sequence[str]
+) -> pd.DataFrame:
+    """Make a frame of the columns `first`, METRICS and whatever else there is, `last`."""
+    more = dict.fromkeys(key for row in rows for key in row)
+    metrics = [key for key in dict.fromkeys([*METRICS, *more]) if key not in {*first, *last}]
+    frame = pd.DataFrame(list(rows), columns=[*first, *metrics, *last])
+    return frame.astype(dict.fromkeys(metrics, "float64"))
