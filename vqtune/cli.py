@@ -1,0 +1,311 @@
+"""The command. Heavy imports wait until a command needs them, so that --help answers at once."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vqtune import __version__
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from analysis.records import Records
+    from trainables.config import TrialConfig
+
+DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+_FOLDER = click.Path(path_type=Path)
+
+
+class Commands(click.Group):
+    """Turns bad input into one line and exit 2, everywhere."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
+        from analysis.errors import RunError  # noqa: PLC0415
+        from trainables.errors import InputError  # noqa: PLC0415
+
+        try:
+            return super().invoke(ctx)
+        except (InputError, RunError) as error:
+            click.echo(f"Error: {error}", err=True)
+            sys.exit(BAD_INPUT)
+        except KeyboardInterrupt:
+            click.echo("Interrupted", err=True)
+            sys.exit(INTERRUPTED)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="vqtune")
+def main() -> None:
+    """Search over the techniques that fill a VQ-VAE's codebook.
+
+    Perplexity up, reconstruction loss down: `vqtune search` runs the trials, `vqtune front` shows
+    the best, `vqtune export` writes them and `vqtune train` retrains one.
+    """
+
+
+@main.command()
+@click.argument("space")
+@click.option("--data", type=_FOLDER, help="Folder of audio, images or arrays to search on.")
+@click.option(
+    "--trials", type=click.IntRange(min=1), help="Trials in all, the baseline among them."
+)
+@click.option("--samples", type=click.IntRange(min=1), help="Training examples of a full trial.")
+@click.option("--name", help="Name of the run; by default the space's and the time.")
+@click.option(
+    "--storage", type=_FOLDER, default=Path("runs"), show_default=True, help="Folder of the runs."
+)
+@click.option(
+    "--address", help="Address of a running Ray cluster, or auto; by default a local one."
+)
+@click.option("--gpus-per-trial", type=click.FloatRange(min=0), help="GPUs, or a fraction of one.")
+@click.option("--cpus-per-trial", type=click.FloatRange(min=0), help="CPUs, one by default.")
+@click.option("--wandb", metavar="PROJECT", help="Log every trial to this W&B project.")
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Seed of sampler and trials.")
+@click.option("--resume", is_flag=True, help="Go on with the run of this --name.")
+def search(**options: Any) -> None:
+    """Search SPACE, a name that `vqtune spaces` lists or a YAML file."""
+    from vqtune.search import Request  # noqa: PLC0415
+    from vqtune.search import search as run_search  # noqa: PLC0415
+
+    console = _console()
+    outcome = run_search(Request(**options), console)
+    run = outcome.run.path
+    shown = _shown(run)
+    if not outcome.finished:
+        again = [part for part in sys.argv[1:] if part != "--resume"]
+        if not any(part.split("=")[0] == "--name" for part in again):
+            again += ["--name", run.name]
+        line = shlex.join([*again, "--resume"])
+        click.echo(f"Interrupted; everything is saved. Go on with: {_command()} {line}")
+        sys.exit(INTERRUPTED)
+    records = _read(run)
+    _print_front(records, None, console)
+    if any(records.trials["state"] == "failed"):
+        click.echo(f"Why trials failed: {shown}/trials/*/error.txt")
+    if not any(records.trials["state"] == "complete"):
+        click.echo("No trial was completed")
+        sys.exit(FAILED)
+    click.echo(f"Records: {shown}   Optuna journal: {shown}/optuna.journal")
+    exported = f"exported/{run.name}"
+    export_line = ["export", shown, "--top", "3", "--out", exported]
+    click.echo(f"Next:  {_command()} {shlex.join(export_line)}")
+    best_config = f"{exported}/01-{_best_id(records)}.yaml"
+    click.echo(f"       {_command()} {shlex.join(['train', best_config])}")
+
+
+@main.command()
+@click.argument("space", required=False)
+@click.option("--draw", type=click.IntRange(min=1), help="Print this many configs drawn from it.")
+def spaces(space: str | None, draw: int | None) -> None:
+    """List the spaces, show SPACE, or draw sample configs from it."""
+    from rich.table import Table  # noqa: PLC0415
+
+    from vqtune.spaces import available, describe_space, load_space  # noqa: PLC0415
+
+    if space is None:
+        if draw is not None:
+            raise click.UsageError("--draw needs a SPACE")
+        table = Table("space", "parameters", "what it searches", box=None)
+        for each in available():
+            table.add_row(each.name, str(len(each.parameter_names())), each.description)
+        _console().print(table)
+        return
+    loaded = load_space(space)
+    if draw is not None:
+        click.echo("---\n".join(config.to_yaml() for config in loaded.draw(draw)), nl=False)
+        return
+    table = Table("parameter", "values", "where", box=None)
+    for row in describe_space(loaded):
+        table.add_row(*row)
+    click.echo(f"{loaded.name}: {loaded.description}")
+    settings = ", ".join(f"{k} {v}" for k, v in loaded.search.model_dump().items())
+    click.echo(f"search: {settings}")
+    _console().print(table)
+
+
+@main.command()
+@click.argument("run")
+@click.option("--top", type=click.IntRange(min=1), help="Only the best so many.")
+@click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table")
+def front(run: str, top: int | None, form: str) -> None:
+    """Show the non-dominated trials of RUN, with the baseline beside them."""
+    from analysis.front import top_table  # noqa: PLC0415
+    from analysis.records import find_run, read_run  # noqa: PLC0415
+    from analysis.table import to_csv, to_json  # noqa: PLC0415
+
+    records = read_run(find_run(run))
+    if form == "table":
+        _print_front(records, top, _console())
+        return
+    table = top_table(records, top)
+    click.echo(to_csv(table) if form == "csv" else to_json(table), nl=form == "json")
+
+
+@main.command()
+@click.argument("run")
+@click.option("--top", type=click.IntRange(min=1), default=3, show_default=True)
+@click.option("--out", type=_FOLDER, help="Folder to write to; by default exported/RUN.")
+def export(run: str, top: int, out: Path | None) -> None:
+    """Write the best configs of RUN, with their weights, for retraining."""
+    from analysis.records import find_run, read_run  # noqa: PLC0415
+    from vqtune.export import export as run_export  # noqa: PLC0415
+
+    records = read_run(find_run(run))
+    folder = out or Path("exported") / records.run.name
+    for item in run_export(records, top, folder):
+        click.echo(f"{item.trial_id}: {item.config}  {item.weights}")
+    best_config = f"{folder}/01-{_best_id(records)}.yaml"
+    click.echo(f"Retrain one with: {_command()} {shlex.join(['train', best_config])}")
+
+
+@main.command()
+@click.argument("config", type=_FOLDER)
+@click.option("--samples", type=click.IntRange(min=1), help="Training examples to draw.")
+@click.option("--seeds", type=click.IntRange(min=1), default=1, help="Train with so many seeds.")
+@click.option("--data", type=_FOLDER, help="Folder of other data.")
+@click.option("--out", type=_FOLDER, help="Folder to write to; by default trained/CONFIG.")
+def train(
+    config: Path, samples: int | None, seeds: int, data: Path | None, out: Path | None
+) -> None:
+    """Train CONFIG, a TrialConfig YAML, in this process; run again to resume."""
+    from trainables.config import TrialConfig  # noqa: PLC0415
+    from vqtune.train import adapted, claim  # noqa: PLC0415
+
+    given = TrialConfig.from_yaml(config)
+    folder = out or Path("trained") / config.stem
+    console = _console()
+    reports = []
+    for seed in range(given.seed, given.seed + seeds):
+        trial = adapted(given, samples, data, seed)
+        place = folder if seeds == 1 else folder / f"seed-{seed}"
+        reports.append(_train_one(trial, place, console))
+        same = samples is None and data is None and seed == given.seed
+        _print_metrics(reports[-1], claim(given) if same else {}, console)
+        click.echo(f"Written to {place}")
+    if seeds > 1:
+        _print_spread(reports)
+    if any(report["diverged"] for report in reports):
+        sys.exit(FAILED)
+
+
+def _train_one(trial: TrialConfig, folder: Path, console: Console) -> dict[str, Any]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn  # noqa: PLC0415
+
+    from vqtune.train import train as run_train  # noqa: PLC0415
+
+    columns = ("samples", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("samples", total=trial.training.samples)
+
+        def show(samples: int) -> None:
+            progress.update(bar, completed=min(samples, trial.training.samples))
+
+        def warn(message: str) -> None:
+            console.print(f"Note: {message}", style="yellow", markup=False, highlight=False)
+
+        try:
+            return run_train(trial, folder, show, warn)
+        except KeyboardInterrupt:
+            progress.stop()
+            click.echo("Interrupted; run the same command again to go on from the last report.")
+            sys.exit(INTERRUPTED)
+
+
+_SHOWN = ("perplexity", "active_codes", "usage", "bits_per_frame", "recon_loss")
+
+
+def _print_metrics(report: dict[str, Any], claim: dict[str, Any], console: Console) -> None:
+    if report["diverged"]:
+        click.echo(report["reason"])
+        return
+    for name in _SHOWN:
+        line = f"{name:15} {report[name]!r}"
+        if name in claim:
+            same = report[name] == claim[name]
+            line += "   as exported" if same else f"   exported with {claim[name]!r}"
+        console.print(line, highlight=False)
+
+
+def _print_spread(reports: list[dict[str, Any]]) -> None:
+    import statistics  # noqa: PLC0415
+
+    finite = [report for report in reports if not report["diverged"]]
+    click.echo(f"{len(finite)} of {len(reports)} seeds ended well; mean ± deviation:")
+    for name in _SHOWN:
+        values = [report[name] for report in finite]
+        if len(values) > 1:
+            click.echo(f"{name:15} {statistics.mean(values):.5g} ± {statistics.stdev(values):.2g}")
+
+
+def _print_front(records: Records, top: int | None, console: Console) -> None:
+    from rich.table import Table  # noqa: PLC0415
+
+    from analysis.front import top_table  # noqa: PLC0415
+    from analysis.table import front_rows  # noqa: PLC0415
+
+    for message in records.skipped:
+        console.print(f"Note: {message}", style="yellow", markup=False, highlight=False)
+    counts = Counter(records.trials["state"])
+    states = ", ".join(f"{n} {state}" for state, n in counts.most_common())
+    console.print(f"{records.run.name}: {states or 'no trials yet'}", highlight=False)
+    table = top_table(records, top)
+    if table.empty:
+        console.print("No trial has reached its full budget yet.")
+        return
+    headers, rows = front_rows(table)
+    shown = Table(*headers, box=None)
+    for row in rows:
+        shown.add_row(*row)
+    console.print(shown)
+
+
+def _read(run: Path) -> Records:
+    from analysis.records import read_run  # noqa: PLC0415
+
+    return read_run(run)
+
+
+def _best_id(records: Records) -> str:
+    from analysis.front import best  # noqa: PLC0415
+
+    return str(best(records, 1)["trial_id"].iloc[0])
+
+
+def _command() -> str:
+    """This command as the user would type it: its name where the shell finds it."""
+    found = shutil.which("vqtune")
+    called = Path(sys.argv[0]).absolute()
+    if found is not None and Path(found).resolve() == called.resolve():
+        return "vqtune"
+    return _shown(called)
+
+
+def _shown(path: Path) -> str:
+    """A path as the user would type it."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def _console() -> Console:
+    from rich.console import Console  # noqa: PLC0415
+
+    # Without a terminal rich assumes 80 columns and would break the table's rows.
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
+    # Names of parameters have brackets, which rich would take for its own markup.
+    return Console(width=width, markup=False)
+
+
+if __name__ == "__main__":
+    main()

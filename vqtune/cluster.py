@@ -1,0 +1,146 @@
+"""Ray at the edge: starting or joining a cluster, quietly, and counting how many trials fit."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainables.errors import InputError
+
+# Tune reads these when it is imported: we record trials ourselves, and keep the user's folder.
+_ENVIRONMENT = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one trial takes, and how many fit at once."""
+
+    cpus: float
+    gpus: float
+    slots: int
+
+    @property
+    def threads(self) -> int:
+        """CPU threads of one trial."""
+        return max(1, int(self.cpus))
+
+
+@contextmanager
+def ray_cluster(address: str | None) -> Iterator[None]:
+    """Join the cluster at `address`, or start one on this machine; leave it at the end.
+
+    Raises:
+        InputError: no cluster answers at the address.
+    """
+    if address == "local":  # Ray's own word for it
+        address = None
+    # A cluster that is joined runs already, and one try at it takes Ray most of a minute.
+    joining = {} if address is None else {"RAY_NUM_REDIS_GET_RETRIES": "1"}
+    if address is not None and os.environ.keys() & {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}:
+        joining["RAY_AUTH_MODE"] = "token"  # else Ray would not send the token that it was given
+    for key, value in {**_ENVIRONMENT, **joining}.items():
+        os.environ.setdefault(key, value)
+    import ray  # noqa: PLC0415
+
+    path = os.pathsep.join(p for p in (str(Path.cwd()), os.environ.get("PYTHONPATH")) if p)
+    workers = {"env_vars": {**_ENVIRONMENT, "PYTHONPATH": path}}
+    quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
+    # A trial's traceback goes into its error.txt, not between the lines of the live table.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    try:
+        if address is None:
+            # Without an address Ray would join whatever cluster somebody has started here.
+            ray.init("local", include_dashboard=False, runtime_env=workers, **quiet)
+        else:
+            _knock(address)
+            ray.init(address=address, runtime_env=workers, **quiet)
+    except (OSError, ValueError, RuntimeError) as error:
+        if address is None:
+            raise
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"no Ray cluster answers at {address!r}: {first}; allowed: host:port of a running "
+            "head, or 'auto'. Where its token authentication is on, set RAY_AUTH_TOKEN or "
+            "RAY_AUTH_TOKEN_PATH to the cluster's token",
+            "--address",
+        ) from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raise OSError or ValueError where nobody listens; Ray would try for a quarter of an hour."""
+    from ray._private.services import canonicalize_bootstrap_address  # noqa: PLC0415
+
+    # Resolves auto, RAY_ADDRESS and this machine's own address as ray.init does.
+    if address.startswith("ray://"):
+        raise ValueError("the Ray client protocol is not used")
+    host, _, port = str(canonicalize_bootstrap_address(address)).rpartition(":")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+
+
+def resources(cpus_per_trial: float | None, gpus_per_trial: float | None) -> Resources:
+    """Resolve what a trial takes from what the connected cluster has.
+
+    A trial takes one CPU by default, and where the cluster has GPUs one GPU.
+
+    Raises:
+        InputError: not one trial fits on any node.
+    """
+    import ray  # noqa: PLC0415
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    have = [(node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in nodes]
+    for flag, value in (("--cpus", cpus_per_trial), ("--gpus", gpus_per_trial)):
+        if value is not None and not math.isfinite(value):
+            raise InputError(f"found {value}; allowed: a finite number", f"{flag}-per-trial")
+    cpus = 1.0 if cpus_per_trial is None else cpus_per_trial
+    gpus = gpus_per_trial
+    if gpus is None:
+        gpus = 1.0 if any(node_gpus >= 1 for _, node_gpus in have) else 0.0
+    if gpus > 1 and gpus != int(gpus):
+        raise InputError(f"found {gpus:g}; allowed: up to 1, or whole GPUs", "--gpus-per-trial")
+    if cpus == gpus == 0:
+        raise InputError(
+            "a trial takes neither CPUs nor GPUs; allowed: one of them above 0",
+            "--cpus-per-trial, --gpus-per-trial",
+        )
+    slots = sum(_fitting(node_cpus, node_gpus, cpus, gpus) for node_cpus, node_gpus in have)
+    if slots < 1:
+        nodes_have = "; ".join(f"{c:g} CPUs and {g:g} GPUs" for c, g in sorted(set(have)))
+        raise InputError(
+            f"a trial needs {cpus:g} CPUs and {gpus:g} GPUs on one node, the cluster's nodes have "
+            f"{nodes_have}",
+            "--cpus-per-trial, --gpus-per-trial",
+        )
+    return Resources(cpus, gpus, slots)
+
+
+def _fitting(node_cpus: float, node_gpus: float, cpus: float, gpus: float) -> int:
+    """How many trials one node holds; a fraction divides one GPU, several GPUs are taken whole."""
+    rounding = 1e-9
+    limits = []
+    if cpus:
+        limits.append(int(node_cpus / cpus + rounding))
+    if gpus > 1:
+        limits.append(int(node_gpus // gpus))
+    elif gpus:
+        limits.append(int(node_gpus) * int(1 / gpus + rounding))
+    return min(limits)

@@ -1,0 +1,139 @@
+"""A run: the folder that a search writes, and the files in it that are not a trial's."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from trainables.errors import InputError
+from trainables.yaml_file import read_mapping, yaml_text
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+# Below this a search would stop in its first minutes.
+LEAST_FREE_BYTES = 100 * 2**20
+
+
+class RunFolder:
+    """Paths inside one run."""
+
+    def __init__(self, path: Path) -> None:
+        """Name the paths; nothing is made yet."""
+        self.path = path
+        self.spec = path / "spec.yaml"
+        self.journal = path / "optuna.journal"
+        self.trials = path / "trials"
+        self.tune = path / ".tune"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other searches out of this run; raises InputError where one is at work."""
+        lock = FileLock(self.path / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise InputError("another search is at work in this run", str(self.path)) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def trial(self, trial_id: str) -> Path:
+        """The folder of a trial."""
+        return self.trials / trial_id
+
+
+def new_run(storage: Path, name: str) -> RunFolder:
+    """Make the folder of a new run.
+
+    Raises:
+        InputError: a name that is taken or cannot be a folder's, or no space on the disk.
+    """
+    path = _path(storage, name)
+    run = RunFolder(path)
+    if path.exists() and not _unstarted(run):
+        raise InputError(
+            f"the run {name!r} exists in {storage}; allowed: another name, or --resume to go on "
+            "with it",
+            "--name",
+        )
+    try:
+        storage.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(storage).free
+        if free < LEAST_FREE_BYTES:
+            raise InputError(
+                f"{free / 2**20:.0f} MiB free at {storage}; a run needs at least "
+                f"{LEAST_FREE_BYTES / 2**20:.0f} MiB",
+                "--storage",
+            )
+        run.trials.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make {path}: {error.strerror}", "--storage") from None
+    return run
+
+
+def existing_run(storage: Path, name: str) -> RunFolder:
+    """The folder of a run to resume; raises InputError where there is none."""
+    run = RunFolder(_path(storage, name))
+    if not run.spec.exists():
+        raise InputError(f"there is no run {name!r} in {storage} to resume", "--resume")
+    return run
+
+
+def _unstarted(run: RunFolder) -> bool:
+    """Whether this is what a search leaves that was killed before it could start."""
+    try:
+        names = {path.name for path in run.path.iterdir()}
+        return names <= {"trials", ".lock"} and not any(run.trials.iterdir())
+    except OSError:
+        return False
+
+
+def _path(storage: Path, name: str) -> Path:
+    if not _NAME.fullmatch(name):
+        raise InputError(
+            f"found {name!r}; allowed: up to 100 letters, digits, '.', '_' and '-', the first a "
+            "letter or digit",
+            "--name",
+        )
+    return storage / name
+
+
+def out_folder(path: Path) -> None:
+    """Make a folder to write to; raises InputError where there can be none."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make {path}: {error.strerror}", "--out") from None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    with part.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def write_yaml(path: Path, values: dict[str, Any]) -> None:
+    """Write plain values as YAML, in their order."""
+    write_text(path, yaml_text(values))
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write plain values as JSON."""
+    write_text(path, json.dumps(values, indent=2) + "\n")
+
+
+def read_spec(run: RunFolder) -> dict[str, Any]:
+    """The run's spec; raises InputError where it is damaged."""
+    return read_mapping(run.spec)
