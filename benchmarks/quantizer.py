@@ -1,0 +1,127 @@
+"""One EMA step of the codebook, forward and backward, against vector-quantize-pytorch.
+
+    python -m benchmarks.quantizer [--rounds N] [--threads N] [--sizes 512,8192]
+
+Both quantize the same latents, give the gradient of the straight-through output and of the
+commitment loss, and update codebook and counts. The peer runs as it comes (with its rotation trick)
+and with the plain straight-through estimator. `held` is what autograd keeps for the backward pass.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from rich.console import Console
+from vector_quantize_pytorch import VectorQuantize
+
+from benchmarks.timing import Work, interleaved, median_ratio
+from trainables.codebooks import Clock, Codebook
+from trainables.config import TrialConfig
+
+DIM = 64
+LATENTS = (512, 4096, 16_384, 65_536)
+
+
+def ours(size: int, z: torch.Tensor) -> Work:
+    values: dict[str, Any] = {"size": size, "dim": DIM, "update": {"kind": "ema"}}
+    config = TrialConfig.from_dict({"codebook": values})
+    codebook = Codebook([config], z.device, torch.float32)
+    zero = torch.zeros(1, dtype=torch.int64, device=z.device)
+    clock = Clock(zero, zero + 16, zero + 1, zero)
+
+    def work() -> None:
+        z.grad = None
+        quantized = codebook.quantize(z.unsqueeze(0), clock)
+        (quantized.z_q.mean() + quantized.loss.sum()).backward()
+        codebook.after_step(quantized.step, [0], [16])
+
+    return work
+
+
+def peer(size: int, z: torch.Tensor, **options: Any) -> Work:
+    quantizer = VectorQuantize(dim=DIM, codebook_size=size, **options).to(z.device)
+
+    def work() -> None:
+        z.grad = None
+        quantized, _, loss = quantizer(z.unsqueeze(0))
+        (quantized.mean() + loss.sum()).backward()
+
+    return work
+
+
+def held_for_backward(work: Work) -> float:
+    """MiB that autograd keeps, views of one storage counted once."""
+    kept: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        work()
+    return sum(kept.values()) / 2**20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--sizes", default="512,8192")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    name = (
+        torch.cuda.get_device_name() if device.type == "cuda" else f"{options.threads} CPU threads"
+    )
+    console = Console(width=120)
+    console.print(
+        f"EMA step, d={DIM}, on {name}; "
+        f"vector-quantize-pytorch {version('vector-quantize-pytorch')}, "
+        f"torch {torch.__version__}; medians of {options.rounds} interleaved rounds"
+    )
+    columns = "{:>6} {:>8} {:>9} {:>9} {:>9} {:>7} {:>7} {:>9} {:>9} {:>9}"
+    heads = ("K", "latents", "ours", "defaults", "plain", "× def.", "× plain")
+    console.print(columns.format(*heads, "held", "held def.", "K × lat."))
+    console.print(columns.format("", "", "ms", "ms", "ms", "", "", "MiB", "MiB", "MiB"))
+    for size in (int(part) for part in options.sizes.split(",")):
+        for count in LATENTS:
+            z = torch.randn(count, DIM, device=device, requires_grad=True)
+            contenders = {
+                "ours": synchronised(ours(size, z), device),
+                "defaults": synchronised(peer(size, z), device),
+                "plain": synchronised(peer(size, z, rotation_trick=False), device),
+            }
+            small = size * count < 2**27
+            rounds = options.rounds if small else max(3, options.rounds // 5)
+            warmup = 2 if small else 1
+            seconds = interleaved(contenders, rounds, warmup=warmup, slice_seconds=0.05)
+            ms = [f"{1e3 * statistics.median(values):.2f}" for values in seconds.values()]
+            ratios = [
+                f"{median_ratio(seconds['ours'], seconds[name]):.1f}"
+                for name in ("defaults", "plain")
+            ]
+            held = [f"{held_for_backward(contenders[name]):.1f}" for name in ("ours", "defaults")]
+            matrix = f"{size * count * 4 / 2**20:.0f}"
+            console.print(columns.format(size, count, *ms, *ratios, *held, matrix))
+
+
+def synchronised(work: Work, device: torch.device) -> Work:
+    """On a GPU, wait for the work: the clock reads the host."""
+    if device.type != "cuda":
+        return work
+
+    def waited() -> None:
+        work()
+        torch.cuda.synchronize()
+
+    return waited
+
+
+if __name__ == "__main__":
+    main()
