@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainables.config import ConvModel, FactoryModel, ModelConfig
+from trainables.config_model import ConvModel, FactoryModel, ModelConfig
 from trainables.errors import InputError
 from trainables.factory import load_factory, told
 

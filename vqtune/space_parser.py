@@ -16,7 +16,8 @@ from typing import Any, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from trainables.config import Block, TrialConfig
+from trainables.config import TrialConfig
+from trainables.config_block import Block
 from vqtune.space_errors import check_keys, did_you_mean, refusal, shown
 from vqtune.space_nodes import Choice, Constant, Node, Option, Range, Section, inside, join
 

@@ -16,7 +16,8 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, ValidationError
 
-from trainables.config import Block, TrialConfig
+from trainables.config import TrialConfig
+from trainables.config_block import Block
 from trainables.config_error import describe
 from trainables.errors import InputError
 from trainables.yaml_file import read_mapping

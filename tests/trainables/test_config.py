@@ -19,7 +19,9 @@ from hypothesis import strategies as st
 from pydantic.fields import FieldInfo
 
 from tests.trainables.conftest import make_config, make_dataset
-from trainables.config import Block, CodebookConfig, TrialConfig, is_lane_field
+from trainables.config import TrialConfig
+from trainables.config_block import Block, is_lane_field
+from trainables.config_codebook import CodebookConfig
 from trainables.errors import InputError
 from trainables.stack import Stack
 from trainables.yaml_file import read_mapping, yaml_text

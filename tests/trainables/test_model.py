@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tests.trainables.conftest import make_config, make_dataset
-from trainables.config import ConvModel, FactoryModel, TrialConfig
+from trainables.config import TrialConfig
+from trainables.config_model import ConvModel, FactoryModel
 from trainables.errors import InputError
 from trainables.evaluation import Evaluator
 from trainables.feed import Feed

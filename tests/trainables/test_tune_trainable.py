@@ -10,7 +10,8 @@ import torch
 
 from tests.trainables.conftest import MIXES, make_config, make_dataset
 from trainables import tune_trainable
-from trainables.config import DataConfig, TrialConfig
+from trainables.config import TrialConfig
+from trainables.config_data import DataConfig
 from trainables.errors import InputError
 from trainables.trainer import CHECKPOINT, Trainer
 from trainables.tune_trainable import TuneConfig, VQTrial

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from trainables.config import CodebookConfig
+from trainables.config_codebook import CodebookConfig
 from trainables.errors import InputError
 from vqtune.spaces import load_space
 

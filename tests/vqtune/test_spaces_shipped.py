@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainables.config import CodebookConfig
+from trainables.config_codebook import CodebookConfig
 from trainables.yaml_file import read_mapping
 from vqtune.spaces import Space, available
 

@@ -33,16 +33,18 @@ from trainables.codebooks.technique import (
     Technique,
     gather_codes,
 )
-from trainables.config import Block, CodebookConfig, EmaUpdate, GradientUpdate, TrialConfig
-from trainables.config import Commitment as CommitmentConfig
-from trainables.config import Entropy as EntropyConfig
-from trainables.config import Growth as GrowthConfig
-from trainables.config import KMeans as KMeansConfig
-from trainables.config import LeastRecent as LeastRecentConfig
-from trainables.config import Reanchor as ReanchorConfig
-from trainables.config import Respawn as RespawnConfig
-from trainables.config import Rotation as RotationConfig
-from trainables.config import SampleEntropy as SampleEntropyConfig
+from trainables.config import TrialConfig
+from trainables.config_block import Block
+from trainables.config_codebook import CodebookConfig, EmaUpdate, GradientUpdate
+from trainables.config_codebook import Commitment as CommitmentConfig
+from trainables.config_codebook import Entropy as EntropyConfig
+from trainables.config_codebook import Growth as GrowthConfig
+from trainables.config_codebook import KMeans as KMeansConfig
+from trainables.config_codebook import LeastRecent as LeastRecentConfig
+from trainables.config_codebook import Reanchor as ReanchorConfig
+from trainables.config_codebook import Respawn as RespawnConfig
+from trainables.config_codebook import Rotation as RotationConfig
+from trainables.config_codebook import SampleEntropy as SampleEntropyConfig
 
 # In the order in which they act. A new technique is a line here.
 TECHNIQUES: dict[type[Block], type[Technique]] = {

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from trainables.codebooks.technique import Replacement, Settings, Shape, State, Step, Technique
-from trainables.config import EmaUpdate
+from trainables.config_codebook import EmaUpdate
 
 # Counts below this keep their code as it is: the quotient would be rounding noise.
 _LEAST_COUNT = 1e-20

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from trainables import noise
 from trainables.codebooks.technique import Replacement, Settings, Shape, State, Step, Technique
-from trainables.config import Block, Training
-from trainables.config import Growth as GrowthConfig
+from trainables.config import Training
+from trainables.config_block import Block
+from trainables.config_codebook import Growth as GrowthConfig
 
 
 class Growth(Technique):

@@ -8,7 +8,7 @@ from torch import Tensor
 from trainables import noise
 from trainables.codebooks.nearest import nearest_codes
 from trainables.codebooks.technique import Replacement, State, Technique
-from trainables.config import KMeans as KMeansConfig
+from trainables.config_codebook import KMeans as KMeansConfig
 
 
 class KMeans(Technique):

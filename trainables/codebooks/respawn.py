@@ -9,7 +9,7 @@ import torch
 from trainables import noise
 from trainables.codebooks.revive import revive
 from trainables.codebooks.technique import Replacement, Settings, Shape, State, Step, Technique
-from trainables.config import Respawn as RespawnConfig
+from trainables.config_codebook import Respawn as RespawnConfig
 
 
 class Respawn(Technique):

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainables.config import Block, Training, is_lane_field
+from trainables.config import Training
+from trainables.config_block import Block, is_lane_field
 
 State = dict[str, Tensor]
 Settings = Mapping[str, Tensor]

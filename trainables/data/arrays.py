@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from trainables.config import ArraysData
+from trainables.config_data import ArraysData
 from trainables.data.folder import allowed, list_files
 from trainables.data.source import Material, Piece, Skipped, Source, check_file, skipped
 

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.config import Clips, DataConfig
+from trainables.config_data import Clips, DataConfig
 from trainables.data.source import (
     NUMBERS,
     Piece,

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.config import AudioData
+from trainables.config_data import AudioData
 from trainables.data.folder import allowed, list_files
 from trainables.data.logmel import MelPlan, log_mel, plan, plan_warnings
 from trainables.data.quiet import QuietStderr

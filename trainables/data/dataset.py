@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.config import DataConfig
+from trainables.config_data import DataConfig
 from trainables.data import arrays, audio, digits, factory, images, synthetic
 from trainables.data.assemble import assemble
 from trainables.data.cache import FORMAT, default_cache, fetch

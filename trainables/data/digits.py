@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trainables.config import DigitsData
+from trainables.config_data import DigitsData
 from trainables.data.source import Material, Piece, Source
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from trainables.config import FactoryData
+from trainables.config_data import FactoryData
 from trainables.data.source import NUMBERS, Material, Piece, Source
 from trainables.errors import InputError
 from trainables.factory import call_factory

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.config import ImagesData
+from trainables.config_data import ImagesData
 from trainables.data.folder import allowed, list_files
 from trainables.data.source import Material, Source, UnusableError, read_files
 

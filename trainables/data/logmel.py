@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.config import LogMel
+from trainables.config_data import LogMel
 from trainables.errors import InputError
 
 #: Added to the mel power before the logarithm: white noise 60 dB below full scale, so that a

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.config import SyntheticData
+from trainables.config_data import SyntheticData
 from trainables.data.audio import resample
 from trainables.data.logmel import log_mel, plan, plan_warnings
 from trainables.data.phones import Row, Speaker, draw_rows, draw_speaker

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from trainables.config import ArraysData
+from trainables.config_data import ArraysData
 from trainables.data import load_dataset
 
 

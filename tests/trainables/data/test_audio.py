@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from trainables.config import AudioData, LogMel
+from trainables.config_data import AudioData, LogMel
 from trainables.data import load_dataset
 from trainables.data.audio import read_log_mel, resample
 from trainables.data.logmel import plan

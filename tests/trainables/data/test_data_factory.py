@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from trainables.config import FactoryData
+from trainables.config_data import FactoryData
 from trainables.data import load_dataset
 from trainables.factory import load_factory
 

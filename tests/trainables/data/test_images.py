@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainables.config import ImagesData
+from trainables.config_data import ImagesData
 from trainables.data import load_dataset
 from trainables.data.images import read_image
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trainables.config import ArraysData, DigitsData
+from trainables.config_data import ArraysData, DigitsData
 from trainables.data import Dataset, assemble, dataset, folder, load_dataset
 
 T = 8

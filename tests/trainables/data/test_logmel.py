@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trainables.config import LogMel
+from trainables.config_data import LogMel
 from trainables.data.logmel import FLOOR, log_mel, mel_filters, plan, plan_warnings
 
 

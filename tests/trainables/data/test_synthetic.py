@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from trainables.config import LogMel, SyntheticData
+from trainables.config_data import LogMel, SyntheticData
 from trainables.data import load_dataset
 from trainables.data.logmel import log_mel, plan
 from trainables.data.synthetic import SAMPLE_RATE, synthesise
