@@ -19,7 +19,7 @@ from rich.console import Console
 from vector_quantize_pytorch import VectorQuantize
 
 from benchmarks.timing import Work, interleaved, median_ratio
-from trainables.codebooks import Clock, Codebook
+from trainables.codebooks import Clock, Quantizer
 from trainables.config import TrialConfig
 
 DIM = 64
@@ -29,15 +29,15 @@ LATENTS = (512, 4096, 16_384, 65_536)
 def ours(size: int, z: torch.Tensor) -> Work:
     values: dict[str, Any] = {"size": size, "dim": DIM, "update": {"kind": "ema"}}
     config = TrialConfig.from_dict({"codebook": values})
-    codebook = Codebook([config], z.device, torch.float32)
     zero = torch.zeros(1, dtype=torch.int64, device=z.device)
+    quantizer = Quantizer([config.codebook], [24_000], zero, z.device, torch.float32)
     clock = Clock(zero, zero + 16, zero + 1, zero)
 
     def work() -> None:
         z.grad = None
-        quantized = codebook.quantize(z.unsqueeze(0), clock)
+        quantized = quantizer.quantize(z.unsqueeze(0), clock)
         (quantized.z_q.mean() + quantized.loss.sum()).backward()
-        codebook.after_step(quantized.step, [0], [16])
+        quantizer.after_step(quantized, [0], [16])
 
     return work
 

@@ -52,12 +52,18 @@ class LaneAdam:
         }
 
     @torch.no_grad()
-    def step(self, gradients: Sequence[Tensor]) -> None:
-        """Update in place from gradients in the order of `parameters`."""
+    def step(self, gradients: Sequence[Tensor], factor: Tensor | None = None) -> None:
+        """Update in place from gradients in the order of `parameters`.
+
+        Args:
+            gradients: shaped like the parameters.
+            factor: on the learning rates in this step, [L].
+        """
         gradient = torch.cat([g.reshape(-1) for g in gradients])
         self.steps += 1
         correction = torch.sqrt(1 - BETA_2**self.steps)
-        rate = self._spread(self.lr * correction / (1 - BETA_1**self.steps))
+        lr = self.lr if factor is None else self.lr * factor
+        rate = self._spread(lr * correction / (1 - BETA_1**self.steps))
         epsilon = self._spread(EPSILON * correction)
         self.mean.lerp_(gradient, 1 - BETA_1)
         self.square.mul_(BETA_2).addcmul_(gradient, gradient, value=1 - BETA_2)

@@ -30,6 +30,12 @@ class Training(Block):
     samples: int = lane(24_000, "training examples to draw", ge=1, le=10**12)
     batch_size: int = fixed(16, "examples in a step", ge=1, le=65_536)
     lr: float = lane(1e-3, "Adam learning rate of encoder and decoder", gt=0, le=10)
+    warmup: float = lane(
+        0.0, "share of the samples over which the learning rates rise from 0", ge=0, le=1
+    )
+    lr_final: float = lane(
+        1.0, "learning rates at the end / at the start; a cosine between them", ge=0, le=1
+    )
     reports: int = lane(8, "reports over the whole training, evenly spaced", ge=1, le=10_000)
     precision: Literal["auto", "float32", "float64", "bfloat16"] = fixed(
         "auto", "auto is bfloat16 autocast on CUDA and float32 elsewhere"

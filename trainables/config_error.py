@@ -45,7 +45,7 @@ def _written(loc: tuple[int | str, ...]) -> list[str]:
     # inside free-form mappings the type of each value.
     free = [i for i, part in enumerate(loc) if part in ("arguments", "provenance")]
     end = free[0] + 1 if free else len(loc)
-    unions = ("data", "model", "update")
+    unions = ("data", "model", "update", "normalization")
     named = [p for i, p in enumerate(loc[:end]) if i == 0 or loc[i - 1] not in unions]
     return [str(part) for part in (*named, *loc[end::2])]
 

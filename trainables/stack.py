@@ -6,6 +6,8 @@ own seed, data order, noise, learning rates and step count.
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -13,12 +15,14 @@ import torch
 from torch import Tensor
 
 from trainables.adam import LaneAdam
-from trainables.codebooks import Clock, Codebook
+from trainables.codebooks import Clock, Quantized, Quantizer
 from trainables.config import TrialConfig
 from trainables.data import Dataset
 from trainables.errors import InputError
 from trainables.feed import Feed, Order
-from trainables.model import build_model, from_latents, to_latents
+from trainables.model import from_latents, to_latents
+from trainables.model_kinds import build_model
+from trainables.schedule import cosine_fall, warm_rise
 
 # Steps whose places in the data travel to the device in one transfer.
 _CHUNK = 64
@@ -45,22 +49,29 @@ class Stack:
         self.feed = Feed(dataset.train, dataset.clip_frames, self.device, self.dtype)
         self.orders = [Order(dataset.train, trial.seed) for trial in trials]
         self.model = build_model(config.model, dataset.example_shape, config.codebook.dim)
-        self.codebook = Codebook(self.trials, self.device, self.dtype)
+        self.seeds = torch.tensor([trial.seed for trial in trials], device=self.device)
+        configs = [trial.codebook for trial in trials]
+        budgets = [trial.training.samples for trial in trials]
+        self.quantizers = [
+            Quantizer(configs, budgets, self.seeds, self.device, self.dtype, place)
+            for place in range(self.model.levels)
+        ]
         self.buffers = self._stacked([self.model.buffers() for _ in trials])
         initial = self._stacked([self.model.initial(trial.seed) for trial in trials])
         rates = self._per_lane([trial.training.lr for trial in trials])
-        self.adam = LaneAdam(initial, rates)
+        self._model_names = list(initial)
+        self.adam = LaneAdam(initial | self._of_quantizers("trained"), rates)
         self.codebook_adam: LaneAdam | None = None
-        if self.codebook.trains_codebook:
-            ratios = self.codebook.settings["update"]["lr_ratio"]
-            codes = {"codebook": self.codebook.state["codebook"]}
+        codes = self._of_quantizers("trained_codes")
+        if codes:
+            ratios = self._per_lane([_of_update(trial, "lr_ratio") for trial in trials])
             self.codebook_adam = LaneAdam(codes, rates * ratios)
-            self.codebook.adopt(self.codebook_adam.parameters["codebook"])
+        self._adopt()
+        self._schedules(trials)
         self.samples = [0 for _ in trials]
         self.steps = [0 for _ in trials]
         self.clock_samples = torch.zeros(len(trials), dtype=torch.int64, device=self.device)
         self.clock_steps = torch.zeros_like(self.clock_samples)
-        self.seeds = torch.tensor([trial.seed for trial in trials], device=self.device)
         self.finite = torch.ones(len(trials), dtype=torch.bool, device=self.device)
         self.totals: dict[str, Tensor] = {}
         self._seed_codebook(config, dataset)
@@ -68,7 +79,7 @@ class Stack:
     @property
     def weights(self) -> dict[str, Tensor]:
         """Parameters and buffers of encoder and decoder, {name: [L, ...]}."""
-        return {**self.adam.parameters, **self.buffers}
+        return {name: self.adam.parameters[name] for name in self._model_names} | self.buffers
 
     def advance(self, steps: int, progress: Callable[[int], None] | None = None) -> None:
         """Train all lanes for some steps; returns without waiting for the device.
@@ -107,40 +118,62 @@ class Stack:
         lanes = zip(self.trials, self.steps, strict=True)
         self.model.draw([(trial.seed << 32) + step for trial, step in lanes])
         with self._autocast():
-            z = self.model.encode(weights, x)
-        quantized = self.codebook.quantize(to_latents(z.to(self.dtype)), clock)
+            features = self.model.encode(weights, x)
+        quantized: list[Quantized] = []
+        z_q: list[Tensor] = []
+        for quantizer in self.quantizers:
+            with self._autocast():
+                z = self.model.latents(weights, features, z_q)
+            quantized.append(quantizer.quantize(to_latents(z.to(self.dtype)), clock))
+            z_q.append(from_latents(quantized[-1].z_q, z))
         with self._autocast():
-            x_hat = self.model.decode(weights, from_latents(quantized.z_q, z))
+            x_hat = self.model.decode(weights, z_q)
         recon_loss = (x_hat.to(self.dtype) - x).square().flatten(1).mean(1)
-        loss = recon_loss + quantized.loss
+        loss = functools.reduce(operator.add, (q.loss for q in quantized), recon_loss)
 
         parameters = list(self.adam.parameters.values())
+        rate, codes_rate = self._rates(clock)
         # A user's modules may have parameters that they never use: their gradient is zero.
         if self.codebook_adam is None:
-            self.adam.step(torch.autograd.grad(loss.sum(), parameters, materialize_grads=True))
+            gradients = torch.autograd.grad(loss.sum(), parameters, materialize_grads=True)
+            self.adam.step(gradients, rate)
         else:
-            codes = self.codebook_adam.parameters["codebook"]
-            *gradients, codes_gradient = torch.autograd.grad(
-                loss.sum(), [*parameters, codes], materialize_grads=True
+            codes = list(self.codebook_adam.parameters.values())
+            gradients = torch.autograd.grad(
+                loss.sum(), [*parameters, *codes], materialize_grads=True
             )
-            self.adam.step(gradients)
-            self.codebook_adam.step([codes_gradient])
-        self.codebook.after_step(quantized.step, before, self.samples)
+            self.adam.step(gradients[: len(parameters)], rate)
+            self.codebook_adam.step(gradients[len(parameters) :], codes_rate)
+        for quantizer, one in zip(self.quantizers, quantized, strict=True):
+            quantizer.after_step(one, before, self.samples)
 
         self.finite &= loss.detach().isfinite()
         self._add("recon_loss", recon_loss.detach())
-        for name, term in quantized.terms.items():
-            self._add(name, term)
+        for one in quantized:
+            for name, term in one.terms.items():
+                self._add(name, term)
 
-    def encode(self, x: Tensor) -> Tensor:
-        """Latents [L, B, d, ...] of examples [L, B, C, ...], without gradient."""
-        with torch.no_grad(), self._autocast():
-            return self.model.encode(self.weights, x).to(self.dtype)
+    @torch.no_grad()
+    def encode(self, x: Tensor, through: Callable[[Quantizer, Tensor], Tensor]) -> list[Tensor]:
+        """What the decoder gets for examples [L, B, C, ...], level by level [L, B, d, ...].
 
-    def decode(self, z: Tensor) -> Tensor:
+        Args:
+            x: the examples.
+            through: from a level's quantizer and its latents [L, N, d] to quantized ones.
+        """
+        weights, z_q = self.weights, list[Tensor]()
+        with self._autocast():
+            features = self.model.encode(weights, x)
+        for quantizer in self.quantizers:
+            with self._autocast():
+                z = self.model.latents(weights, features, z_q).to(self.dtype)
+            z_q.append(from_latents(through(quantizer, to_latents(z)), z))
+        return z_q
+
+    def decode(self, z_q: Sequence[Tensor]) -> Tensor:
         """Reconstructions [L, B, C, ...] of latents [L, B, d, ...], without gradient."""
         with torch.no_grad(), self._autocast():
-            return self.model.decode(self.weights, z).to(self.dtype)
+            return self.model.decode(self.weights, z_q).to(self.dtype)
 
     def lane_state(self, lane: int) -> dict[str, Tensor]:
         """All tensors of one lane, on the CPU, under names that `load_lane` takes."""
@@ -171,7 +204,9 @@ class Stack:
 
     def _all(self) -> dict[str, Tensor]:
         tensors = {f"model.{k}": v for k, v in self.weights.items()}
-        tensors |= {f"codebook.{k}": v for k, v in self.codebook.state.items()}
+        for place, quantizer in enumerate(self.quantizers):
+            state = quantizer.all_state()
+            tensors |= {f"codebook.{self._level(place)}{k}": v for k, v in state.items()}
         optimisers = {"adam": self.adam, "codebook_adam": self.codebook_adam}
         for prefix, adam in optimisers.items():
             if adam is not None:
@@ -180,7 +215,12 @@ class Stack:
                     tensors |= {f"{prefix}.{moment}.{k}": v for k, v in values.items()}
         tensors["samples"], tensors["steps"] = self.clock_samples, self.clock_steps
         tensors["finite"] = self.finite
-        return tensors
+        # To a codebook its groups are lanes.
+        lanes = len(self.trials)
+        return {
+            name: value if value.shape[0] == lanes else value.unflatten(0, (lanes, -1))
+            for name, value in tensors.items()
+        }
 
     def _seed_codebook(self, config: TrialConfig, dataset: Dataset) -> None:
         kmeans = config.codebook.kmeans
@@ -188,15 +228,52 @@ class Stack:
             return
         # A pass over examples that each lane picks from its seed, apart from its training order.
         self.model.train(False)
-        latents: list[Tensor] = []
-        pools = [Order(dataset.train, (trial.seed + 1) << 32) for trial in self.trials]
-        drawn = 0
-        while sum(part.shape[1] for part in latents) < kmeans.latents:
-            first = np.stack([pool.first_frames(drawn, 64) for pool in pools])
-            z = self.encode(self.feed.batch(self.feed.places(first)))
-            latents.append(to_latents(z))
-            drawn += 64
-        self.codebook.seed(torch.cat(latents, dim=1)[:, : kmeans.latents])
+        orders = [Order(dataset.train, (trial.seed + 1) << 32) for trial in self.trials]
+        for quantizer in self.quantizers:
+            pool = _Pool(quantizer)
+            drawn = 0
+            while pool.count < kmeans.latents:
+                first = np.stack([order.first_frames(drawn, 64) for order in orders])
+                self.encode(self.feed.batch(self.feed.places(first)), pool)
+                drawn += 64
+            quantizer.seed(torch.cat(pool.latents, dim=1)[:, : kmeans.latents])
+
+    def _of_quantizers(self, what: str) -> dict[str, Tensor]:
+        """The quantizers' trained tensors under names of their own."""
+        return {
+            f"codebook.{self._level(place)}{name}": value
+            for place, quantizer in enumerate(self.quantizers)
+            for name, value in getattr(quantizer, what).items()
+        }
+
+    def _adopt(self) -> None:
+        """Hand the optimisers' parameters to the quantizers."""
+        owned = dict(self.adam.parameters)
+        owned |= self.codebook_adam.parameters if self.codebook_adam else {}
+        for place, quantizer in enumerate(self.quantizers):
+            prefix = f"codebook.{self._level(place)}"
+            mine = {k.removeprefix(prefix): v for k, v in owned.items() if k.startswith(prefix)}
+            quantizer.adopt(mine)
+
+    def _level(self, place: int) -> str:
+        return "" if len(self.quantizers) == 1 else f"{('top', 'bottom')[place]}."
+
+    def _schedules(self, trials: Sequence[TrialConfig]) -> None:
+        training = [trial.training for trial in trials]
+        finals = [_of_update(trial, "lr_final") for trial in trials]
+        self._budget = self._per_lane([t.samples for t in training])
+        self._warmup = self._per_lane([t.warmup for t in training])
+        self._lr_final = self._per_lane([t.lr_final for t in training])
+        self._codes_final = self._per_lane(finals)
+        self._scheduled = any(t.warmup > 0 or t.lr_final < 1 for t in training) or min(finals) < 1
+
+    def _rates(self, clock: Clock) -> tuple[Tensor | None, Tensor | None]:
+        """Factors [L] on the learning rates of the model and of the codes in this step."""
+        if not self._scheduled:
+            return None, None
+        before, after = clock.samples_before / self._budget, clock.samples / self._budget
+        rate = warm_rise(after, self._warmup) * cosine_fall(before, self._lr_final)
+        return rate, rate * cosine_fall(before, self._codes_final)
 
     def _stacked(self, lanes: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         stacked = {name: torch.stack([lane[name] for lane in lanes]) for name in lanes[0]}
@@ -213,6 +290,24 @@ class Stack:
 
     def _add(self, name: str, value: Tensor) -> None:
         self.totals[name] = self.totals[name] + value if name in self.totals else value
+
+
+class _Pool:
+    """Collects the latents of one level; a finer one sees what the coarser were seeded with."""
+
+    def __init__(self, quantizer: Quantizer) -> None:
+        self.quantizer, self.latents, self.count = quantizer, list[Tensor](), 0
+
+    def __call__(self, quantizer: Quantizer, z: Tensor) -> Tensor:
+        if quantizer is self.quantizer:
+            self.latents.append(z)
+            self.count += z.shape[1]
+        return quantizer.embed(quantizer.look_up(z))
+
+
+def _of_update(trial: TrialConfig, name: str) -> float:
+    """A setting of the update rules that train codes; of the others it does not matter."""
+    return float(getattr(trial.codebook.update, name, 1.0))
 
 
 def default_device() -> torch.device:

@@ -153,6 +153,11 @@ class Trainer:
 
 def weights_of(checkpoint: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Encoder, decoder and codebook from a checkpoint's tensors, for use elsewhere."""
-    prefix = "model."
+    prefix, codes = "model.", "codebook"
     kept = {k.removeprefix(prefix): v for k, v in checkpoint.items() if k.startswith(prefix)}
-    return kept | {"codebook": checkpoint["codebook.codebook"]}
+    for name, value in checkpoint.items():
+        if name.startswith(f"{codes}.") and name.endswith(f".{codes}"):
+            kept[name.removesuffix(f".{codes}")] = value
+        elif name.startswith(f"{codes}.") and ("project_" in name or ".norm_" in name):
+            kept[name] = value
+    return kept

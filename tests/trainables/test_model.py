@@ -15,17 +15,13 @@ from torch import Tensor, nn
 from tests.trainables.conftest import make_config, make_dataset
 from trainables.config import TrialConfig
 from trainables.config_model import ConvModel, FactoryModel
+from trainables.convolutions import ConvolutionModel
 from trainables.errors import InputError
 from trainables.evaluation import Evaluator
 from trainables.feed import Feed
-from trainables.model import (
-    ConvolutionModel,
-    ModuleModel,
-    build_model,
-    from_latents,
-    latent_shape,
-    to_latents,
-)
+from trainables.model import from_latents, latent_shapes, to_latents
+from trainables.model_kinds import build_model
+from trainables.module_model import ModuleModel
 from trainables.stack import Stack
 
 CPU = torch.device("cpu")
@@ -58,13 +54,13 @@ def test_any_size_and_strides_go_down_by_ceilings_and_back_up(
     assert isinstance(model, ConvolutionModel)
     values = weights(model, *range(lanes))
     x = torch.randn(lanes, 2, channels, *sizes, dtype=torch.float64)
-    z = model.encode(values, x)
+    [z] = model.encode(values, x)
     expected = sizes
     for stride in strides:
         expected = [math.ceil(n / stride) for n in expected]
     assert z.shape == (lanes, 2, 4, *expected)
-    assert latent_shape(model, (channels, *sizes)) == tuple(expected)
-    assert model.decode(values, z).shape == x.shape
+    assert latent_shapes(model, (channels, *sizes)) == [tuple(expected)]
+    assert model.decode(values, [z]).shape == x.shape
     assert {name: value.shape[1:] for name, value in values.items()} == model.shapes
 
 
@@ -164,9 +160,9 @@ def test_the_model_is_the_one_that_torch_nn_builds(shape: tuple[int, ...]) -> No
         names = [name for name, _ in module.named_parameters()]
         module.double().load_state_dict(dict(zip(names, mine, strict=True)))
     x = torch.randn(3, *shape, dtype=torch.float64)
-    z = model.encode(values, x.unsqueeze(0))
+    [z] = model.encode(values, x.unsqueeze(0))
     torch.testing.assert_close(z[0], theirs["encoder"](x))
-    torch.testing.assert_close(model.decode(values, z)[0], theirs["decoder"](z[0]))
+    torch.testing.assert_close(model.decode(values, [z])[0], theirs["decoder"](z[0]))
 
 
 @pytest.mark.parametrize("shape", [(3, 11), (2, 5, 6)])
@@ -174,13 +170,13 @@ def test_lanes_give_what_single_models_give(shape: tuple[int, ...]) -> None:
     model = ConvolutionModel(ConvModel(width=5, depth=1, strides=(2,)), shape, 4)
     together = weights(model, 1, 2, 3)
     x = torch.randn(3, 4, *shape, dtype=torch.float64)
-    z = model.encode(together, x)
-    x_hat = model.decode(together, z)
+    [z] = model.encode(together, x)
+    x_hat = model.decode(together, [z])
     for lane, seed in enumerate((1, 2, 3)):
         alone = weights(model, seed)
         mine = slice(lane, lane + 1)
-        torch.testing.assert_close(z[mine], model.encode(alone, x[mine]))
-        torch.testing.assert_close(x_hat[mine], model.decode(alone, z[mine]))
+        torch.testing.assert_close(z[mine], model.encode(alone, x[mine])[0])
+        torch.testing.assert_close(x_hat[mine], model.decode(alone, [z[mine]]))
 
 
 def test_fresh_parameters_come_from_the_seed_alone_and_fill_torchs_range() -> None:
@@ -303,9 +299,9 @@ def test_a_users_modules_give_what_our_own_give() -> None:
     theirs.encoder.double()
     theirs.decoder.double()
     x = torch.randn(2, 3, 5, 13, dtype=torch.float64)
-    z = ours.encode(mine, x)
-    torch.testing.assert_close(theirs.encode(named, x), z)
-    torch.testing.assert_close(theirs.decode(named, z), ours.decode(mine, z))
+    [z] = ours.encode(mine, x)
+    torch.testing.assert_close(theirs.encode(named, x)[0], z)
+    torch.testing.assert_close(theirs.decode(named, [z]), ours.decode(mine, [z]))
 
 
 def test_a_factorys_parameters_come_from_the_lanes_seed() -> None:
@@ -355,10 +351,10 @@ def test_training_normalises_by_the_batch_and_evaluation_by_running_statistics()
     x = feed.batch(feed.places(dataset.heldout.starts))
     with torch.no_grad():
         running = encoder.eval()(x)
-        torch.testing.assert_close(stack.encode(x.unsqueeze(0))[0], running)
+        torch.testing.assert_close(stack.encode(x.unsqueeze(0), lambda _, z: z)[0][0], running)
         by_batch = encoder.train()(x)
         stack.model.train(True)
-        torch.testing.assert_close(stack.encode(x.unsqueeze(0))[0], by_batch)
+        torch.testing.assert_close(stack.encode(x.unsqueeze(0), lambda _, z: z)[0][0], by_batch)
     assert not torch.allclose(running, by_batch, rtol=1e-2)
     by_hand = F.batch_norm(
         encoder.convolution(x),

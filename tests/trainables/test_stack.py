@@ -28,12 +28,17 @@ def lanes_of(mix: str, precision: str) -> list[TrialConfig]:
         book["commitment"]["beta"] = 0.25 * (i + 1)
         if book["update"]["kind"] == "ema":
             book["update"]["decay"] = 0.8 + 0.05 * i
-        else:
+        elif "lr_ratio" in book["update"]:
             book["update"]["lr_ratio"] = 1.0 + i
         if book["respawn"]:
             book["respawn"]["period"] = 12 + 4 * i
-        if book["growth"]:
-            book["growth"]["at"] = 0.2 + 0.1 * i
+        for growing in ("growth", "dim_growth"):
+            if book[growing]:
+                book[growing]["at"] = 0.2 + 0.1 * i
+        if book["stochastic"]:
+            book["stochastic"]["temperature"] = 0.5 + 0.5 * i
+        if book["residual"]:
+            book["residual"]["dropout"] = 0.25 * i
         trials.append(TrialConfig.from_dict(values))
     return trials
 
@@ -50,14 +55,19 @@ def test_four_lanes_equal_four_trials_exactly_in_float64(mix: str) -> None:
         theirs, mine = together.lane_state(i), alone.lane_state(0)
         assert theirs.keys() == mine.keys()
         for name, value in mine.items():
-            # Rounding, 1e-17 after a step, grows fastest through the sharp softmax of `all`.
-            torch.testing.assert_close(theirs[name], value, rtol=1e-9, atol=1e-10, msg=name)
+            # Rounding, 1e-17 after a step, grows fastest through the sharp softmax of `all`; a
+            # bias before a batch norm has no gradient but rounding, which Adam enlarges.
+            atol = 1e-8 if "normalization" in MIXES[mix] else 1e-10
+            torch.testing.assert_close(theirs[name], value, rtol=1e-9, atol=atol, msg=name)
         assert mine["finite"]
 
 
 @pytest.mark.parametrize("mix", MIXES)
 def test_four_lanes_equal_four_trials_in_float32(mix: str) -> None:
     dataset = make_dataset()
+    # The encoder's last bias has no effect before a batch norm: it follows rounding noise, which
+    # Adam makes as large as any other gradient.
+    tolerance = 1e-3 if "normalization" in MIXES[mix] else 1e-5
     trials = lanes_of(mix, "float32")
     together, losses = Stack(trials, dataset, CPU), []
     alone = [Stack([trial], dataset, CPU) for trial in trials]
@@ -70,7 +80,7 @@ def test_four_lanes_equal_four_trials_in_float32(mix: str) -> None:
         singly = {name: torch.cat([totals[name] for totals in theirs]) for name in mine}
         whole = sum(singly.values())  # small terms are held to the scale of the whole loss
         for name, value in mine.items():
-            assert ((value - singly[name]).abs() <= 1e-5 * whole).all(), name
+            assert ((value - singly[name]).abs() <= tolerance * whole).all(), name
 
 
 def test_lanes_differ_from_each_other() -> None:

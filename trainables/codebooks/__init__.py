@@ -1,9 +1,14 @@
-"""Codebook techniques, one file each, and the codebook that composes them."""
+"""Codebook techniques, one file each, and the quantizer that composes them.
+
+`VectorQuantizer` is the door for a model of your own.
+"""
 
 from __future__ import annotations
 
-from trainables.codebooks.codebook import TECHNIQUES, Codebook, Quantized
+from trainables.codebooks.codebook import Codebook
+from trainables.codebooks.menu import TECHNIQUES
 from trainables.codebooks.nearest import nearest_codes
+from trainables.codebooks.quantizer import Quantized, Quantizer
 from trainables.codebooks.technique import Clock, Replacement, Step, Technique
 
 __all__ = [
@@ -11,6 +16,7 @@ __all__ = [
     "Clock",
     "Codebook",
     "Quantized",
+    "Quantizer",
     "Replacement",
     "Step",
     "Technique",

@@ -5,123 +5,119 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from trainables import noise
-from trainables.codebooks.commitment import Commitment
-from trainables.codebooks.ema import Ema
-from trainables.codebooks.entropy import Entropy
-from trainables.codebooks.gradient import Gradient
-from trainables.codebooks.growth import Growth
-from trainables.codebooks.kmeans import KMeans
-from trainables.codebooks.least_recent import LeastRecent
-from trainables.codebooks.nearest import nearest_codes
-from trainables.codebooks.reanchor import Reanchor
-from trainables.codebooks.respawn import Respawn
-from trainables.codebooks.rotation import Rotation
-from trainables.codebooks.sample_entropy import SampleEntropy
+from trainables.codebooks.menu import TECHNIQUES
 from trainables.codebooks.straight_through import straight_through
+from trainables.codebooks.sync import ALONE
 from trainables.codebooks.technique import (
     Clock,
+    Look,
     Replacement,
     Shape,
     State,
     Step,
     Technique,
+    as_it_is,
     gather_codes,
 )
-from trainables.config import TrialConfig
 from trainables.config_block import Block
-from trainables.config_codebook import CodebookConfig, EmaUpdate, GradientUpdate
-from trainables.config_codebook import Commitment as CommitmentConfig
-from trainables.config_codebook import Entropy as EntropyConfig
-from trainables.config_codebook import Growth as GrowthConfig
-from trainables.config_codebook import KMeans as KMeansConfig
-from trainables.config_codebook import LeastRecent as LeastRecentConfig
-from trainables.config_codebook import Reanchor as ReanchorConfig
-from trainables.config_codebook import Respawn as RespawnConfig
-from trainables.config_codebook import Rotation as RotationConfig
-from trainables.config_codebook import SampleEntropy as SampleEntropyConfig
-
-# In the order in which they act. A new technique is a line here.
-TECHNIQUES: dict[type[Block], type[Technique]] = {
-    RotationConfig: Rotation,
-    GrowthConfig: Growth,
-    KMeansConfig: KMeans,
-    GradientUpdate: Gradient,
-    EmaUpdate: Ema,
-    CommitmentConfig: Commitment,
-    EntropyConfig: Entropy,
-    SampleEntropyConfig: SampleEntropy,
-    RespawnConfig: Respawn,
-    LeastRecentConfig: LeastRecent,
-    ReanchorConfig: Reanchor,
-}
+from trainables.config_codebook import CodebookConfig
 
 
 @dataclass(frozen=True)
-class Quantized:
+class Assigned:
     """What a lookup gives.
 
     Attributes:
-        z_q: quantized latents [L, N, d], straight-through: its gradient goes to z_e as it is.
-        codes: int64 [L, N].
+        step: latents, codes and vectors, the record that `after_step` needs.
         loss: sum of all penalties [L].
-        terms: each penalty [L] by technique name, detached.
-        step: the record that `after_step` needs.
+        terms: each penalty [L] by technique name, with gradient.
     """
 
-    z_q: Tensor
-    codes: Tensor
+    step: Step
     loss: Tensor
     terms: dict[str, Tensor]
-    step: Step
 
 
 class Codebook:
-    """State of the codebooks of all lanes, and the techniques that change it."""
+    """State of the codebooks of all lanes, and the techniques that change it.
 
-    def __init__(self, trials: Sequence[TrialConfig], device: torch.device, dtype: torch.dtype):
-        """Set up for trials of one signature, one a lane; codes are drawn from the lanes' seeds."""
-        config = trials[0].codebook
-        self.size, self.dim = config.size, config.dim
+    Args:
+        configs: one a lane, alike in all that fixes shapes.
+        samples: training.samples of each lane.
+        seeds: int64 [L * G], G codebooks a lane (its groups), each with a seed of its own.
+        dim: dimension of the codes.
+        device: where the state lives.
+        dtype: of the state.
+    """
+
+    def __init__(
+        self,
+        configs: Sequence[CodebookConfig],
+        samples: Sequence[int],
+        seeds: Tensor,
+        dim: int,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        """Draw the codes, and let the techniques set up their state."""
+        config, times = configs[0], len(seeds) // len(configs)
+        self.size, self.dim, self.seeds, self.sync = config.size, dim, seeds, ALONE
+        # Dimensions that codes may have, [L, 1, d] of 0 and 1; all where None.
+        self.open_dims: Tensor | None = None
         blocks = {type(block): name for name, block in _blocks(config).items()}
         order = [kind for kind in TECHNIQUES if kind in blocks]
         self.techniques = [TECHNIQUES[kind](getattr(config, blocks[kind])) for kind in order]
-        self.trains_codebook = any(t.trains_codebook for t in self.techniques)
         self.host_settings = [
             {
-                technique.name: technique.lane_settings(
-                    getattr(trial.codebook, blocks[kind]), trial.training
-                )
+                technique.name: technique.lane_settings(getattr(lane, blocks[kind]), budget)
                 for technique, kind in zip(self.techniques, order, strict=True)
             }
-            for trial in trials
+            for lane, budget in zip(configs, samples, strict=True)
         ]
         self.settings = {
             t.name: {
-                key: _lane_tensor([host[t.name][key] for host in self.host_settings], device, dtype)
+                key: lane_tensor(
+                    [host[t.name][key] for host in self.host_settings for _ in range(times)],
+                    device,
+                    dtype,
+                )
                 for key in self.host_settings[0][t.name]
             }
             for t in self.techniques
         }
-        self.seeds = torch.tensor([trial.seed for trial in trials], device=device)
-        shape = Shape(len(trials), self.size, self.dim, device, dtype)
+        # Of moments that most techniques leave alone, the ones that do act.
+        self._prepares = [t for t in self.techniques if _acts(t, "prepare")]
+        self._views = [t for t in self.techniques if _acts(t, "view")]
+        self._chooses = [t for t in self.techniques if _acts(t, "choose")]
+        self._estimates = [t for t in self.techniques if _acts(t, "estimate")]
+        self._makes = [t for t in self.techniques if _acts(t, "codebook")]
+        self.view = self._views[0].view if self._views else as_it_is
+        shape = Shape(len(seeds), self.size, dim, device, dtype)
         # Uniform in +-1/K, as common PyTorch VQ-VAEs have it (bshall/ZeroSpeech); the first one,
         # in Sonnet, drew from a wider range and collapses a little less.
-        draw = noise.uniform(noise.fold(self.seeds, 404), (self.size, self.dim)).to(dtype)
+        draw = noise.uniform(noise.fold(self.seeds, 404), (self.size, dim)).to(dtype)
         self.state: State = {"codebook": (2 * draw - 1) / self.size}
+        self.trained: list[str] = []
         for technique in self.techniques:
-            self.state |= technique.start(shape)
-        everything = torch.ones(shape.lanes, self.size, dtype=torch.bool, device=device)
-        self._replace(Replacement(everything, self.state["codebook"]))
+            self.state |= technique.start(shape, self.seeds)
+            self.trained += technique.trained
+        self._remake()
+        self.set_all()
 
-    def adopt(self, codebook: Tensor) -> None:
-        """Make a parameter [L, K, d] the codebook; from now on it is changed in place."""
-        self.state["codebook"] = codebook
+    def set_all(self) -> None:
+        """Let every technique know the codes as they are."""
+        everything = torch.ones_like(self.state["codebook"][..., 0], dtype=torch.bool)
+        self._replace(Replacement(everything, self.state["codebook"].detach()))
+
+    def adopt(self, name: str, parameter: Tensor) -> None:
+        """Make a parameter the state of this name; from now on it is changed in place."""
+        self.state[name] = parameter
 
     @property
     def usable(self) -> Tensor | None:
@@ -135,46 +131,70 @@ class Codebook:
     @torch.no_grad()
     def seed(self, pool: Tensor) -> None:
         """Let techniques seed the codes from latents [L, M, d] before training."""
+        pool = self.prepare(pool)
         for technique in self.techniques:
             replacement = technique.seed(self.state, pool, self.seeds)
             if replacement is not None:
-                self._replace(replacement)
+                vectors = self.sync.same(replacement.vectors)
+                self._replace(Replacement(replacement.mask, vectors))
 
-    def look_up(self, z_e: Tensor) -> Tensor:
-        """Codes int64 [L, N] of latents [L, N, d]."""
-        return nearest_codes(z_e, self.state["codebook"], self.usable)
+    def prepare(self, z_e: Tensor) -> Tensor:
+        """Latents [L, N, d] as they are quantized."""
+        return functools.reduce(lambda z, t: t.prepare(self.state, z), self._prepares, z_e)
+
+    def look_up(self, z_e: Tensor, clock: Clock | None = None) -> Tensor:
+        """Codes int64 [L, N] of prepared latents [L, N, d]; drawn at random only with a clock."""
+        codebook = self.view(self.state["codebook"].detach())
+        look = Look(self.view(z_e), codebook, self.usable)
+        for technique in self._chooses:
+            settings = self.settings[technique.name]
+            codes = technique.choose(self.state, look, clock, settings)
+            if codes is not None:
+                return codes
+        return look.nearest()
 
     def embed(self, codes: Tensor) -> Tensor:
         """Vectors [L, N, d] of codes int64 [L, N]."""
         return gather_codes(self.state["codebook"], codes)
 
-    def quantize(self, z_e: Tensor, clock: Clock) -> Quantized:
-        """Look up latents [L, N, d] and penalise them; gradients reach encoder and codes."""
-        codes = self.look_up(z_e.detach())
+    def assign(self, z_e: Tensor, clock: Clock, mask: Tensor | None = None) -> Assigned:
+        """Look up latents [L, N, d] and penalise them; gradients reach encoder and codes.
+
+        Args:
+            z_e: latents.
+            clock: where each lane stands, with this codebook's seeds.
+            mask: bool [L, N], latents that count; all where None.
+        """
+        self._remake()
+        z_e = self.prepare(z_e)
+        codes = self.look_up(z_e.detach(), clock)
         chosen = self.embed(codes)
-        step = Step(z_e, codes, chosen, clock, self.size)
+        step = Step(z_e, codes, chosen, clock, self.size, mask, self.view, self.sync)
         terms: dict[str, Tensor] = {}
         for technique in self.techniques:
             term = technique.penalise(self.state, step, self.settings[technique.name])
             if term is not None:
                 terms[technique.name] = term
-        loss = functools.reduce(operator.add, terms.values())
-        estimates = (t.estimate(self.state, step, self.settings[t.name]) for t in self.techniques)
-        z_q = next((z_q for z_q in estimates if z_q is not None), None)
-        if z_q is None:
-            z_q = straight_through(z_e, chosen)
-        return Quantized(z_q, codes, loss, {k: v.detach() for k, v in terms.items()}, step)
+        return Assigned(step, functools.reduce(operator.add, terms.values()), terms)
+
+    def estimate(self, step: Step) -> Tensor:
+        """What the decoder gets, [L, N, d]; its gradient goes to the latents."""
+        for technique in self._estimates:
+            z_q = technique.estimate(self.state, step, self.settings[technique.name])
+            if z_q is not None:
+                return z_q
+        return straight_through(step.z_e, step.chosen)
 
     @torch.no_grad()
     def after_step(self, step: Step, before: Sequence[int], after: Sequence[int]) -> None:
         """Update and maintain after the optimiser's step.
 
         Args:
-            step: the record of `quantize`.
+            step: the record of `assign`.
             before: samples drawn by each lane before the step, known to the host.
             after: the same after the step.
         """
-        done = Step(step.z_e.detach(), step.codes, step.chosen.detach(), step.clock, self.size)
+        done = replace(step, z_e=step.z_e.detach(), chosen=step.chosen.detach())
         for technique in self.techniques:
             self._set(technique.update(self.state, done, self.settings[technique.name]))
         for technique in self.techniques:
@@ -183,7 +203,8 @@ class Codebook:
             new, replacement = technique.maintain(self.state, done, self.settings[technique.name])
             self._set(new)
             if replacement is not None:
-                self._replace(replacement)
+                mask = self.sync.same(replacement.mask)
+                self._replace(Replacement(mask, self.sync.same(replacement.vectors)))
 
     def _due(self, technique: Technique, before: Sequence[int], after: Sequence[int]) -> bool:
         return any(
@@ -191,7 +212,16 @@ class Codebook:
             for host, b, a in zip(self.host_settings, before, after, strict=True)
         )
 
+    def _remake(self) -> None:
+        for technique in self._makes:
+            codebook = technique.codebook(self.state)
+            if codebook is not None:
+                self.state["codebook"] = codebook
+
     def _replace(self, replacement: Replacement) -> None:
+        if self.open_dims is not None:
+            vectors = replacement.vectors * self.open_dims
+            replacement = Replacement(replacement.mask, vectors)
         mask = replacement.mask.unsqueeze(-1)
         self._set({"codebook": replacement.vectors.where(mask, self.state["codebook"])})
         for technique in self.techniques:
@@ -199,10 +229,14 @@ class Codebook:
 
     def _set(self, new: State) -> None:
         for name, value in new.items():
-            if name == "codebook" and self.state[name].requires_grad:
+            if name in self.trained and self.state[name].requires_grad:
                 self.state[name].copy_(value)
             else:
                 self.state[name] = value
+
+
+def _acts(technique: Technique, moment: str) -> bool:
+    return getattr(type(technique), moment) is not getattr(Technique, moment)
 
 
 def _blocks(config: CodebookConfig) -> dict[str, Block]:
@@ -210,6 +244,7 @@ def _blocks(config: CodebookConfig) -> dict[str, Block]:
     return {name: block for name, block in named.items() if isinstance(block, Block)}
 
 
-def _lane_tensor(values: list[float], device: torch.device, dtype: torch.dtype) -> Tensor:
+def lane_tensor(values: list[float], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """A setting of every lane, [L]: int64 where all are whole, else of the codebook's type."""
     whole = all(isinstance(value, int) for value in values)
     return torch.tensor(values, dtype=torch.int64 if whole else dtype, device=device)

@@ -15,4 +15,4 @@ class Commitment(Technique):
 
     def penalise(self, state: State, step: Step, settings: Settings) -> Tensor:
         """The commitment term [L]; its gradient reaches the encoder only."""
-        return squared_distance(step.z_e, step.chosen, settings["beta"])
+        return squared_distance(step.z_e, step.chosen, settings["beta"], step.mask)

@@ -24,7 +24,9 @@ class _WeightedMeanSquare(torch.autograd.Function):
         return difference * (2 * gradients[0] * scale)[:, None, None], None, None
 
 
-def squared_distance(moved: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+def squared_distance(
+    moved: Tensor, target: Tensor, weight: Tensor, mask: Tensor | None = None
+) -> Tensor:
     """Weigh a mean square: weight * mean of (moved - sg(target))^2 over all but lanes: [L].
 
     The gradient reaches `moved` only. One large kernel forward and one backward do what autograd
@@ -34,6 +36,12 @@ def squared_distance(moved: Tensor, target: Tensor, weight: Tensor) -> Tensor:
         moved: [L, N, d].
         target: [L, N, d].
         weight: [L].
+        mask: bool [L, N], latents that count; all where None.
     """
+    if mask is not None:
+        share = mask.to(weight.dtype).mean(1)
+        # Of no latents at all the mean is 0.
+        weight = weight / share.clamp_min(1 / mask.shape[1])
+        moved, target = (x.masked_fill(~mask.unsqueeze(-1), 0) for x in (moved, target))
     distance: Tensor = _WeightedMeanSquare.apply(moved, target, weight)  # type: ignore[no-untyped-call]
     return distance

@@ -26,7 +26,7 @@ class Ema(Technique):
         """Keep the number of steps in an update, which fixes the state."""
         self.accumulate = config.accumulate
 
-    def start(self, shape: Shape) -> State:
+    def start(self, shape: Shape, key: Tensor) -> State:
         """Counts of one, and sums that `replaced` fills when the codes are set."""
         state = {
             "ema_count": shape.zeros(shape.size) + 1,
@@ -39,7 +39,7 @@ class Ema(Technique):
 
     def update(self, state: State, step: Step, settings: Settings) -> State:
         """One EMA update, or its share of an accumulated one."""
-        counts, sums = step.counts, _sums(step)
+        counts, sums = step.counts, step.sums
         decay = settings["decay"].unsqueeze(-1)
         if self.accumulate == 1:
             return self._averaged(state, counts, sums, decay)
@@ -80,11 +80,3 @@ class Ema(Technique):
             "ema_sum": total,
             "codebook": code.where(known, state["codebook"]),
         }
-
-
-def _sums(step: Step) -> Tensor:
-    """Sum of the latents that chose each code: [L, K, d]."""
-    lanes, _, dim = step.z_e.shape
-    zeros = step.z_e.new_zeros(lanes * step.size, dim)
-    zeros.index_add_(0, step.flat_codes, step.z_e.reshape(-1, dim))
-    return zeros.view(lanes, step.size, dim)

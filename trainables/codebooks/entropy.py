@@ -22,7 +22,7 @@ class Entropy(Technique):
 
     def penalise(self, state: State, step: Step, settings: Settings) -> Tensor:
         """The entropy term [L]; needs the soft assignment [L, N, K] with gradient."""
-        q = soft_assignment(state, step, settings["temperature"]).mean(1)
+        q = step.mean(soft_assignment(state, step, settings["temperature"]))
         usable = state.get("usable")
         if usable is None:
             most: Tensor | float = math.log(step.size)

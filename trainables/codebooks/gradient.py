@@ -16,8 +16,8 @@ class Gradient(Technique):
     """
 
     name = "update"
-    trains_codebook = True
+    trained = ("codebook",)
 
     def penalise(self, state: State, step: Step, settings: Settings) -> Tensor:
         """The codebook term [L]; its gradient reaches the codes only."""
-        return squared_distance(step.chosen, step.z_e, settings["weight"])
+        return squared_distance(step.chosen, step.z_e, settings["weight"], step.mask)

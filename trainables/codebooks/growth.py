@@ -9,7 +9,6 @@ from torch import Tensor
 
 from trainables import noise
 from trainables.codebooks.technique import Replacement, Settings, Shape, State, Step, Technique
-from trainables.config import Training
 from trainables.config_block import Block
 from trainables.config_codebook import Growth as GrowthConfig
 
@@ -27,13 +26,13 @@ class Growth(Technique):
         self.first = config.start
 
     @classmethod
-    def lane_settings(cls, config: Block, training: Training) -> dict[str, float]:
+    def lane_settings(cls, config: Block, samples: int) -> dict[str, float]:
         """The moment of growth in samples, at least 1."""
         assert isinstance(config, GrowthConfig)
-        at = max(1, round(config.at * training.samples))
+        at = max(1, round(config.at * samples))
         return {"samples_at": at, "jitter": config.jitter}
 
-    def start(self, shape: Shape) -> State:
+    def start(self, shape: Shape, key: Tensor) -> State:
         """The first codes are usable, the others wait."""
         first = torch.arange(shape.size, device=shape.device) < self.first
         return {"usable": first.repeat(shape.lanes, 1)}

@@ -22,7 +22,7 @@ class LeastRecent(Technique):
 
     name = "least_recent"
 
-    def start(self, shape: Shape) -> State:
+    def start(self, shape: Shape, key: Tensor) -> State:
         """Samples drawn when each code was last chosen."""
         return {"last_use": shape.zeros(shape.size).long()}
 
@@ -47,7 +47,7 @@ class LeastRecent(Technique):
         if usable is not None:
             dead = dead & usable
         key = noise.fold(noise.fold(step.clock.seed, 505), step.clock.step)
-        return {}, revive(dead, step.z_e, None, settings["jitter"], key)
+        return {}, revive(dead, step.z_e, step.mask, settings["jitter"], key)
 
     def replaced(self, state: State, replacement: Replacement) -> State:
         """A code set anew counts as just used."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+from torch import Tensor
 
 from trainables import noise
 from trainables.codebooks.technique import (
@@ -31,13 +32,13 @@ class Reanchor(Technique):
 
     name = "reanchor"
 
-    def start(self, shape: Shape) -> State:
+    def start(self, shape: Shape, key: Tensor) -> State:
         """Running shares, from an even use."""
         return {"reanchor_use": shape.zeros(shape.size) + 1 / shape.size}
 
     def update(self, state: State, step: Step, settings: Settings) -> State:
         """Average the shares."""
-        share = step.counts / step.codes.shape[1]
+        share = step.counts / step.counts.sum(-1, keepdim=True).clamp_min(1)
         decay = settings["decay"].unsqueeze(-1)
         return {"reanchor_use": torch.lerp(share, state["reanchor_use"], decay)}
 
@@ -53,8 +54,13 @@ class Reanchor(Technique):
         codebook, use = state["codebook"].detach(), state["reanchor_use"]
         rate = 10 * step.size / (1 - settings["decay"].unsqueeze(-1))
         share = torch.exp(-use * rate - 1e-3).unsqueeze(-1)
-        order = noise.uniform(key, (step.z_e.shape[1],)).argsort(dim=-1, stable=True)
-        pick = order[:, torch.arange(step.size, device=order.device) % order.shape[1]]
+        chance, count = noise.uniform(key, (step.z_e.shape[1],)), step.z_e.shape[1]
+        place = torch.arange(step.size, device=chance.device) % count
+        if step.mask is not None:
+            chance = chance + ~step.mask  # those that do not count come last
+            place = place % step.mask.sum(-1, keepdim=True).clamp_min(1)
+        order = chance.argsort(dim=-1, stable=True)
+        pick = order.gather(1, place.expand(order.shape[0], -1))
         anchors = gather_codes(step.z_e, pick)
         mask = share.squeeze(-1) > _LEAST_SHARE
         usable = state.get("usable")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+from torch import Tensor
 
 from trainables import noise
 from trainables.codebooks.revive import revive
@@ -27,11 +28,12 @@ class Respawn(Technique):
         """Keep the size of the buffer, which fixes the state."""
         self.buffer = config.buffer
 
-    def start(self, shape: Shape) -> State:
+    def start(self, shape: Shape, key: Tensor) -> State:
         """Use of each code since the last respawn, and the ring of recent latents."""
         state = {"respawn_use": shape.zeros(shape.size)}
         if self.buffer:
             state["respawn_ring"] = shape.zeros(self.buffer, shape.dim)
+            state["respawn_known"] = shape.zeros(self.buffer).bool()
             state["respawn_seen"] = shape.zeros().long()
         return state
 
@@ -46,6 +48,10 @@ class Respawn(Technique):
             index = slots.unsqueeze(-1).expand_as(latents)
             # In place: a copy of the whole ring in every step would cost more than the lookup.
             new["respawn_ring"] = state["respawn_ring"].scatter_(1, index, latents)
+            known = torch.ones_like(slots, dtype=torch.bool)
+            if step.mask is not None:
+                known = step.mask[:, -self.buffer :]
+            new["respawn_known"] = state["respawn_known"].scatter(1, slots, known)
             new["respawn_seen"] = seen + count
         return new
 
@@ -66,11 +72,9 @@ class Respawn(Technique):
         dead = (use < settings["threshold"].unsqueeze(-1) * mean) & alive & due
 
         key = noise.fold(noise.fold(step.clock.seed, 202), step.clock.step)
-        if self.buffer:
-            pool, valid = state["respawn_ring"], state["respawn_seen"].clamp_max(self.buffer)
-        else:
-            pool, valid = step.z_e, None
-        replacement = revive(dead, pool, valid, settings["jitter"], key)
+        pool = state["respawn_ring"] if self.buffer else step.z_e
+        allowed = state["respawn_known"] if self.buffer else step.mask
+        replacement = revive(dead, pool, allowed, settings["jitter"], key)
         return {"respawn_use": use.masked_fill(due, 0)}, replacement
 
     def replaced(self, state: State, replacement: Replacement) -> State:

@@ -10,7 +10,7 @@ from trainables.codebooks.technique import Replacement
 
 
 def revive(
-    dead: Tensor, pool: Tensor, valid: Tensor | None, jitter: Tensor, key: Tensor
+    dead: Tensor, pool: Tensor, allowed: Tensor | None, jitter: Tensor, key: Tensor
 ) -> Replacement:
     """Give each dead code a random latent of its own, plus a little noise.
 
@@ -20,17 +20,17 @@ def revive(
     Args:
         dead: bool [L, K].
         pool: latents [L, M, d].
-        valid: how many of them, from the first, may be taken, int64 [L]; all where None.
+        allowed: bool [L, M], latents that may be taken; all where None.
         jitter: noise in standard deviations of the pool, [L].
         key: int64 [L].
     """
     lanes, count, dim = pool.shape
     chance = noise.uniform(key, (count,))
-    if valid is None:
+    if allowed is None:
         valid = torch.full((lanes,), count, device=pool.device)
     else:
-        position = torch.arange(count, device=pool.device)
-        chance = chance + (position >= valid.unsqueeze(-1))
+        valid = allowed.sum(-1)
+        chance = chance + ~allowed
     order = chance.argsort(dim=-1, stable=True)
     rank = dead.cumsum(-1) - 1
     pick = order.gather(1, rank.clamp(0, count - 1))

@@ -20,4 +20,4 @@ class SampleEntropy(Technique):
     def penalise(self, state: State, step: Step, settings: Settings) -> Tensor:
         """The sample entropy term [L]."""
         p = soft_assignment(state, step, settings["temperature"])
-        return settings["weight"] * entropy_of(p).mean(1)
+        return settings["weight"] * step.mean(entropy_of(p))

@@ -14,13 +14,24 @@ def soft_assignment(state: State, step: Step, temperature: Tensor) -> Tensor:
     s is the step's mean squared distance to the nearest code, so that the temperature [L] does not
     depend on the scale of the latents.
     """
-    codebook = state["codebook"]
-    scale = (step.z_e - step.chosen).detach().square().sum(-1).mean(-1)
-    softness = (temperature * scale).clamp_min(1e-12)[:, None, None]
+    z_e, codebook = step.view(step.z_e), step.view(state["codebook"])
+    nearest = step.view(step.chosen).detach()
+    scale = step.mean((z_e.detach() - nearest).square().sum(-1))
+    return soft_codes(z_e, codebook, temperature * scale, state.get("usable"))
+
+
+def soft_codes(z_e: Tensor, codebook: Tensor, softness: Tensor, usable: Tensor | None) -> Tensor:
+    """softmax(-||z_e - e||^2 / softness) over the usable codes: [L, N, K].
+
+    Args:
+        z_e: latents [L, N, d].
+        codebook: codes [L, K, d].
+        softness: [L].
+        usable: bool [L, K]; all where None.
+    """
     norms = codebook.square().sum(-1).unsqueeze(1)
     # ||z||^2 is the same for all codes of a latent and drops out of the softmax.
-    logits = (2.0 * step.z_e @ codebook.mT - norms) / softness
-    usable = state.get("usable")
+    logits = (2.0 * z_e @ codebook.mT - norms) / softness.clamp_min(1e-12)[:, None, None]
     if usable is not None:
         logits = logits.masked_fill(~usable.unsqueeze(1), -torch.inf)
     return logits.softmax(-1)

@@ -1,20 +1,22 @@
 """The contract of a codebook technique: five moments, pure functions, named state.
 
 A technique acts at one or more of seed, look up, penalise, update and maintain, and nowhere else.
-Every tensor carries a leading lane axis L; nothing here may wait for the device.
+Every tensor carries a leading lane axis L; nothing here may wait for the device. The groups of a
+grouped codebook are lanes to a technique.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from trainables.config import Training
+from trainables.codebooks.nearest import nearest_codes
+from trainables.codebooks.sync import ALONE, Sync
 from trainables.config_block import Block, is_lane_field
 
 State = dict[str, Tensor]
@@ -53,6 +55,22 @@ class Clock:
         """Whether the step just done reached `samples` [L]: bool [L]."""
         return (self.samples >= samples) & (self.samples_before < samples)
 
+    def for_lanes(self, seed: Tensor) -> Clock:
+        """The same clock for lanes that are repeated, each with a seed of its own."""
+        times = seed.shape[0] // self.step.shape[0]
+        if times == 1:
+            return Clock(self.samples_before, self.samples, self.step, seed)
+        before, after, step = (
+            value.repeat_interleave(times)
+            for value in (self.samples_before, self.samples, self.step)
+        )
+        return Clock(before, after, step, seed)
+
+
+def as_it_is(x: Tensor) -> Tensor:
+    """The view of a lookup by plain Euclidean distance."""
+    return x
+
 
 @dataclass(frozen=True)
 class Step:
@@ -61,9 +79,12 @@ class Step:
     Attributes:
         z_e: latents [L, N, d]; with gradient in `penalise`, without after it.
         codes: int64 [L, N].
-        chosen: the codes' vectors [L, N, d]; with gradient where the codebook is a parameter.
+        chosen: the codes' vectors [L, N, d]; with gradient where the codes are trained.
         clock: where each lane stands.
         size: number of codes K.
+        mask: bool [L, N], latents that count; all where None.
+        view: how latents and codes [..., d] are seen by the distance.
+        sync: how several processes that train one codebook agree.
     """
 
     z_e: Tensor
@@ -71,6 +92,9 @@ class Step:
     chosen: Tensor
     clock: Clock
     size: int
+    mask: Tensor | None = None
+    view: Callable[[Tensor], Tensor] = as_it_is
+    sync: Sync = field(default=ALONE)
 
     @cached_property
     def flat_codes(self) -> Tensor:
@@ -82,8 +106,47 @@ class Step:
         """How many latents chose each code: [L, K], in the latents' dtype."""
         lanes = self.codes.shape[0]
         zeros = self.z_e.new_zeros(lanes * self.size)
-        ones = self.z_e.new_ones(1).expand(self.flat_codes.shape[0])
-        return zeros.index_add_(0, self.flat_codes, ones).view(lanes, self.size)
+        if self.mask is None:
+            weights = self.z_e.new_ones(1).expand(self.flat_codes.shape[0])
+        else:
+            weights = self.mask.to(zeros.dtype).reshape(-1)
+        counts = zeros.index_add_(0, self.flat_codes, weights).view(lanes, self.size)
+        return self.sync.total(counts)
+
+    @cached_property
+    def sums(self) -> Tensor:
+        """Sum of the latents that chose each code: [L, K, d]."""
+        lanes, _, dim = self.z_e.shape
+        z_e = self.z_e if self.mask is None else self.z_e * self.mask.unsqueeze(-1)
+        zeros = self.z_e.new_zeros(lanes * self.size, dim)
+        zeros.index_add_(0, self.flat_codes, z_e.reshape(-1, dim))
+        return self.sync.total(zeros.view(lanes, self.size, dim))
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Mean over the latents that count: [L, N, ...] to [L, ...]."""
+        if self.mask is None:
+            return values.mean(1)
+        mask = self.mask.to(values.dtype).view(*self.mask.shape, *[1] * (values.dim() - 2))
+        return (values * mask).sum(1) / mask.sum(1).clamp_min(1)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a lookup compares, without gradient.
+
+    Attributes:
+        z_e: latents [L, N, d], as the distance sees them.
+        codebook: codes [L, K, d], likewise.
+        usable: bool [L, K], codes that may be chosen; all where None.
+    """
+
+    z_e: Tensor
+    codebook: Tensor
+    usable: Tensor | None
+
+    def nearest(self) -> Tensor:
+        """The nearest codes, int64 [L, N]."""
+        return nearest_codes(self.z_e, self.codebook, self.usable)
 
 
 @dataclass(frozen=True)
@@ -98,19 +161,30 @@ class Technique:
     """Base of all techniques: acts at no moment. `settings` hold the config's lane fields [L]."""
 
     name: str
-    trains_codebook = False  # whether the optimiser owns the codes
+    # State that the optimiser owns, trained at the codebook's learning rate.
+    trained: tuple[str, ...] = ()
 
     def __init__(self, config: Any) -> None:
         """Take what fixes shapes from the technique's config block."""
 
     @classmethod
-    def lane_settings(cls, config: Block, training: Training) -> dict[str, float]:
-        """What may differ between lanes: by default the lane fields of the config block."""
+    def lane_settings(cls, config: Block, samples: int) -> dict[str, float]:
+        """What may differ between lanes: by default the lane fields of the config block.
+
+        Args:
+            config: the technique's block.
+            samples: the lane's training.samples, for shares of it.
+        """
         fields = type(config).model_fields
         return {name: getattr(config, name) for name, f in fields.items() if is_lane_field(f)}
 
-    def start(self, shape: Shape) -> State:
-        """The tensors this technique keeps, under names of its own."""
+    def start(self, shape: Shape, key: Tensor) -> State:
+        """The tensors this technique keeps, under names of its own.
+
+        Args:
+            shape: the codebook's.
+            key: int64 [L], to draw from.
+        """
         return {}
 
     def due(self, host: Mapping[str, float], before: int, after: int) -> bool:
@@ -127,6 +201,27 @@ class Technique:
 
     def usable(self, state: State) -> Tensor | None:
         """Look up: which codes may be chosen, bool [L, K]; None for all."""
+        return None
+
+    def prepare(self, state: State, z_e: Tensor) -> Tensor:
+        """Look up: latents [L, N, d] as they are quantized, with gradient."""
+        return z_e
+
+    def codebook(self, state: State) -> Tensor | None:
+        """Look up: the codes [L, K, d] made from what is trained; None for those in the state."""
+        return None
+
+    def view(self, x: Tensor) -> Tensor:
+        """Look up: latents or codes [..., d] as the distance sees them."""
+        return x
+
+    def choose(
+        self, state: State, look: Look, clock: Clock | None, settings: Settings
+    ) -> Tensor | None:
+        """Look up: the codes int64 [L, N]; None for the nearest.
+
+        Nothing may be drawn at random where there is no clock, for nothing is trained then.
+        """
         return None
 
     def estimate(self, state: State, step: Step, settings: Settings) -> Tensor | None:

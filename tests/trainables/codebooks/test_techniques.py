@@ -29,7 +29,8 @@ def make_codebook(
             "training": {"samples": samples},
         }
     )
-    return Codebook([config], CPU, dtype)
+    seeds = torch.tensor([config.seed])
+    return Codebook([config.codebook], [samples], seeds, dim, CPU, dtype)
 
 
 def clock(before: int, after: int, step: int = 1, seed: int = 0) -> Clock:
@@ -38,7 +39,7 @@ def clock(before: int, after: int, step: int = 1, seed: int = 0) -> Clock:
 
 def step_on(book: Codebook, z: torch.Tensor, before: int, batch: int = 1, step: int = 1) -> Step:
     """One step without an optimiser; z is [N, d]."""
-    quantized = book.quantize(z.unsqueeze(0), clock(before, before + batch, step))
+    quantized = book.assign(z.unsqueeze(0), clock(before, before + batch, step))
     book.after_step(quantized.step, [before], [before + batch])
     return quantized.step
 
@@ -116,14 +117,14 @@ def test_squared_distance_equals_autograds() -> None:
 @pytest.mark.parametrize("beta", [0.0, 0.25, 4.0])
 def test_commitment_pulls_the_encoder_by_beta_and_leaves_the_codes(beta: float) -> None:
     book = make_codebook(4, 3, update={"kind": "gradient"}, commitment={"beta": beta})
-    book.adopt(book.state["codebook"].clone().requires_grad_())
+    book.adopt("codebook", book.state["codebook"].clone().requires_grad_())
     z = torch.randn(1, 6, 3, dtype=torch.float64, requires_grad=True)
-    q = book.quantize(z, clock(0, 1))
-    chosen = book.embed(q.codes)
+    q = book.assign(z, clock(0, 1))
+    chosen = book.embed(q.step.codes)
     to_z, to_codes = torch.autograd.grad(q.loss.sum(), [z, book.state["codebook"]])
     torch.testing.assert_close(to_z, beta * 2 * (z - chosen) / z.numel())
     expected = torch.zeros(4, 3, dtype=torch.float64)
-    expected.index_add_(0, q.codes[0], 2 * (chosen - z)[0] / z.numel())
+    expected.index_add_(0, q.step.codes[0], 2 * (chosen - z)[0] / z.numel())
     torch.testing.assert_close(to_codes[0], expected)
 
 
@@ -193,7 +194,7 @@ def test_respawn_fills_a_codebook_on_as_many_modes_and_it_stays_filled(buffer: i
     assert filled >= 62
     # Without any more respawns (the period is never reached) nothing falls out again.
     for i in range(100):
-        quantized = book.quantize(mixture(centres, 512, seed=20_000 + i).unsqueeze(0), clock(1, 2))
+        quantized = book.assign(mixture(centres, 512, seed=20_000 + i).unsqueeze(0), clock(1, 2))
         book.after_step(quantized.step, [1], [2])
     assert len(book.look_up(later.unsqueeze(0)).unique()) >= filled
 
@@ -272,7 +273,7 @@ def test_dead_is_less_than_tau_times_the_mean_use(counts: list[int], tau: float)
     book = dead_book(period=1, threshold=tau)
     book.state["respawn_use"] = torch.tensor([counts], dtype=torch.float64)
     z = torch.rand(40, 2, dtype=torch.float64)
-    quantized = book.quantize(z.unsqueeze(0), clock(0, 1))
+    quantized = book.assign(z.unsqueeze(0), clock(0, 1))
     use = quantized.step.counts[0] + torch.tensor(counts)
     before = book.state["codebook"].clone()
     book.after_step(quantized.step, [0], [1])
@@ -290,17 +291,17 @@ def test_entropy_is_zero_for_even_use_and_log_k_for_one_code() -> None:
     book = make_codebook(4, 2, update={"kind": "ema"}, entropy={"weight": 1.0, "temperature": 0.1})
     book.state["codebook"] = corners
     even = (corners + 0.1).requires_grad_()
-    term = book.quantize(even, clock(0, 1)).terms["entropy"]
+    term = book.assign(even, clock(0, 1)).terms["entropy"]
     assert term.item() == pytest.approx(0.0, abs=1e-9)
     one = (corners[:, :1] + 0.1).expand(1, 4, 2)
-    assert book.quantize(one, clock(0, 1)).terms["entropy"].item() == pytest.approx(math.log(4))
+    assert book.assign(one, clock(0, 1)).terms["entropy"].item() == pytest.approx(math.log(4))
 
 
 def test_entropy_counts_all_latents_alike_whatever_the_batches_shape() -> None:
     book = make_codebook(4, 2, update={"kind": "ema"}, entropy={"weight": 1.0})
     z = torch.randn(1, 24, 2, dtype=torch.float64)
     mixed = z[:, torch.randperm(24)]
-    first, second = (book.quantize(x, clock(0, 1)).terms["entropy"] for x in (z, mixed))
+    first, second = (book.assign(x, clock(0, 1)).terms["entropy"] for x in (z, mixed))
     torch.testing.assert_close(first, second)
 
 
@@ -314,7 +315,7 @@ def test_entropy_moves_latents_towards_unused_codes() -> None:
     )
     book.state["codebook"] = torch.tensor([[[0.0], [2.0]]], dtype=torch.float64)
     z = torch.full((1, 8, 1), 0.5, dtype=torch.float64, requires_grad=True)
-    [gradient] = torch.autograd.grad(book.quantize(z, clock(0, 1)).loss.sum(), z)
+    [gradient] = torch.autograd.grad(book.assign(z, clock(0, 1)).loss.sum(), z)
     assert (gradient < 0).all()  # descent moves them up, towards the code at 2
 
 
@@ -492,10 +493,10 @@ def test_sample_entropy_is_zero_on_a_code_and_log_2_between_two() -> None:
     book = make_codebook(2, 1, update={"kind": "ema"}, sample_entropy=options)
     book.state["codebook"] = torch.tensor([[[-1.0], [1.0]]], dtype=torch.float64)
     between = torch.zeros(1, 8, 1, dtype=torch.float64)
-    term = book.quantize(between, clock(0, 1)).terms["sample_entropy"]
+    term = book.assign(between, clock(0, 1)).terms["sample_entropy"]
     assert term.item() == pytest.approx(math.log(2))
     near = torch.tensor([[[-1.01], [1.01]]], dtype=torch.float64)
-    assert book.quantize(near, clock(0, 1)).terms["sample_entropy"].item() < 1e-6
+    assert book.assign(near, clock(0, 1)).terms["sample_entropy"].item() < 1e-6
 
 
 # --- all together --------------------------------------------------------------------------------

@@ -1,0 +1,55 @@
+"""Batch normalisation of the latents before the lookup."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from trainables.codebooks.technique import Settings, State
+from trainables.codebooks.transform import Transform
+
+EPSILON = 1e-5
+
+
+class BatchNorm(Transform):
+    """z <- (z - mean) / sqrt(var + eps), dimension by dimension over all latents of the step.
+
+    Ioffe & Szegedy 2015, algorithm 1, before the quantizer as in Lancucki et al. 2020 ("Robust
+    Training of Vector Quantized Bottleneck Models", section 3.2), without a learned scale: the
+    codes then always find latents of unit variance. Evaluation takes the running statistics.
+    """
+
+    name = "normalization"
+
+    def start(self, lanes: int, dim: int, key: Tensor, like: Tensor) -> State:
+        """Mean 0 and variance 1."""
+        zeros = like.new_zeros(lanes, dim)
+        return {"norm_mean": zeros, "norm_variance": zeros + 1}
+
+    def enter(
+        self, state: State, z: Tensor, settings: Settings, mask: Tensor | None, fit: bool
+    ) -> tuple[Tensor, State]:
+        """Standardise by the batch while training, by the running statistics otherwise."""
+        if not fit:
+            mean, variance = state["norm_mean"], state["norm_variance"]
+            return (z - mean.unsqueeze(1)) * (variance + EPSILON).rsqrt().unsqueeze(1), {}
+        mean, variance = moments(z, mask)
+        normal = (z - mean.unsqueeze(1)) * (variance + EPSILON).rsqrt().unsqueeze(1)
+        momentum = settings["momentum"].unsqueeze(-1)
+        running = {
+            "norm_mean": torch.lerp(state["norm_mean"], mean.detach(), momentum),
+            "norm_variance": torch.lerp(state["norm_variance"], variance.detach(), momentum),
+        }
+        return normal, running
+
+
+def moments(z: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Mean and variance [L, d] of the latents [L, N, d] that count."""
+    if mask is None:
+        variance, mean = torch.var_mean(z, 1, correction=0)
+        return mean, variance
+    weights = mask.to(z.dtype).unsqueeze(-1)
+    total = weights.sum(1).clamp_min(1)
+    mean = (z * weights).sum(1) / total
+    variance = ((z - mean.unsqueeze(1)).square() * weights).sum(1) / total
+    return mean, variance

@@ -1,0 +1,339 @@
+"""A quantizer: transforms, groups and residual levels of codebooks over one map of latents.
+
+It stands between the model, whose latents are [L, N, d], and the codebooks, which see one group
+of one level each. Its streams of codes are ordered by level, then by group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from trainables import noise
+from trainables.codebooks.batch_norm import BatchNorm
+from trainables.codebooks.codebook import Assigned, Codebook, lane_tensor
+from trainables.codebooks.dim_growth import DimGrowth
+from trainables.codebooks.groups import join_groups, split_groups
+from trainables.codebooks.layer_norm import LayerNorm
+from trainables.codebooks.projection import Projection
+from trainables.codebooks.residual import levels_used
+from trainables.codebooks.sync import Sync
+from trainables.codebooks.technique import Clock, State, Step
+from trainables.codebooks.transform import Transform
+from trainables.config_block import Block
+from trainables.config_codebook import BatchNorm as BatchNormConfig
+from trainables.config_codebook import CodebookConfig
+
+# Room for the seeds of the streams of one quantizer: levels x groups.
+MOST_STREAMS = 1 << 16
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What a quantizer gives.
+
+    Attributes:
+        z_q: quantized latents [L, N, d]; their gradient goes to the latents.
+        codes: int64 [L, S, N], one row a stream.
+        loss: sum of all penalties [L], over levels a sum and over groups a mean.
+        terms: each penalty [L] by technique name, detached.
+        steps: the record of each level that `after_step` needs.
+        clock: where each lane stands.
+    """
+
+    z_q: Tensor
+    codes: Tensor
+    loss: Tensor
+    terms: dict[str, Tensor]
+    steps: list[Step]
+    clock: Clock
+
+
+class Quantizer:
+    """Everything between encoder and decoder, for all lanes of a stack.
+
+    Args:
+        configs: one a lane, alike in all that fixes shapes.
+        samples: training.samples of each lane.
+        seeds: int64 [L].
+        device: where the state lives.
+        dtype: of the state.
+        place: which of a model's quantizers this is; each draws apart from the others.
+    """
+
+    def __init__(
+        self,
+        configs: Sequence[CodebookConfig],
+        samples: Sequence[int],
+        seeds: Tensor,
+        device: torch.device,
+        dtype: torch.dtype,
+        place: int = 0,
+    ) -> None:
+        """Set up transforms and codebooks."""
+        config = configs[0]
+        self.size = config.size
+        self.groups = config.groups.count if config.groups else 1
+        self.levels = config.residual.levels if config.residual else 1
+        self.streams = self.levels * self.groups
+        self.seeds = seeds
+        like = torch.zeros((), device=device, dtype=dtype)
+        self.dropout: Tensor | None = None
+        if config.residual:
+            chances = [lane.residual.dropout for lane in configs if lane.residual]
+            if any(chances):
+                self.dropout = torch.tensor(chances).to(like)
+        dim = config.lookup_dim // self.groups
+        self.codebooks = [
+            Codebook(configs, samples, self._seeds(place, level), dim, device, dtype)
+            for level in range(self.levels)
+        ]
+        self.state: State = {}
+        self.transforms: list[Transform] = []
+        self.settings: dict[str, dict[str, Tensor]] = {}
+        key = self._seeds(place, 0)[:: self.groups]
+        for transform, blocks in _transforms(configs, self.groups):
+            self.transforms.append(transform)
+            self.state |= transform.start(len(configs), config.dim, key, like)
+            pairs = zip(blocks, samples, strict=True)
+            hosts = [transform.lane_settings(b, n) if b else {} for b, n in pairs]
+            self.settings[transform.name] = {
+                name: lane_tensor([host[name] for host in hosts], device, dtype)
+                for name in hosts[0]
+            }
+        self._close_dims()
+
+    @property
+    def trained(self) -> dict[str, Tensor]:
+        """State that the optimiser owns at the model's learning rate, {name: [L, ...]}."""
+        return {name: self.state[name] for t in self.transforms for name in t.trained}
+
+    @property
+    def trained_codes(self) -> dict[str, Tensor]:
+        """State that the optimiser owns at the codebook's learning rate, {name: [L * G, ...]}."""
+        return {
+            self._prefix(level) + name: book.state[name]
+            for level, book in enumerate(self.codebooks)
+            for name in book.trained
+        }
+
+    def adopt(self, parameters: dict[str, Tensor]) -> None:
+        """Make parameters the state of their names, those of `trained` or `trained_codes`."""
+        for name, value in parameters.items():
+            if name in self.state:
+                self.state[name] = value
+        for level, book in enumerate(self.codebooks):
+            for name in book.trained:
+                if self._prefix(level) + name in parameters:
+                    book.adopt(name, parameters[self._prefix(level) + name])
+
+    def all_state(self) -> State:
+        """Every tensor, [L, ...] of the transforms and [L * G, ...] of the codebooks."""
+        found = dict(self.state)
+        for level, book in enumerate(self.codebooks):
+            found |= {self._prefix(level) + name: value for name, value in book.state.items()}
+        return found
+
+    def use(self, sync: Sync) -> None:
+        """Agree with other processes from now on."""
+        for book in self.codebooks:
+            book.sync = sync
+            book.set_all()
+
+    @torch.no_grad()
+    def seed(self, pool: Tensor) -> None:
+        """Let techniques seed the codes from latents [L, M, d] before training."""
+        z, fitted = self._enter(pool, None, fit=True)
+        for name in fitted:  # the pool tells more than a step: no momentum
+            if name == "norm_mean":
+                self.state[name] = pool.mean(1)
+            elif name == "norm_variance":
+                self.state[name] = pool.var(1, correction=0)
+        rest = split_groups(z, self.groups)
+        for book in self.codebooks:
+            book.seed(rest)
+            if self.levels > 1:
+                rest = rest - book.embed(book.look_up(rest))
+        self._close_dims()
+
+    @torch.no_grad()
+    def look_up(self, z_e: Tensor) -> Tensor:
+        """Codes int64 [L, S, N] of latents [L, N, d], by frozen codebooks."""
+        z, _ = self._enter(z_e, None, fit=False)
+        rest = split_groups(z, self.groups)
+        found = []
+        for book in self.codebooks:
+            prepared = book.prepare(rest)
+            codes = book.look_up(prepared)
+            found.append(codes.unflatten(0, (-1, self.groups)))
+            if self.levels > 1:
+                rest = prepared - book.embed(codes)
+        return torch.cat(found, dim=1)
+
+    @torch.no_grad()
+    def embed(self, codes: Tensor, levels: int | None = None) -> Tensor:
+        """Quantized latents [L, N, d] of codes int64 [L, S, N], by the first `levels` only."""
+        each = codes.unflatten(1, (self.levels, self.groups)).unbind(1)
+        books = self.codebooks[:levels]
+        vectors = [book.embed(c.flatten(0, 1)) for book, c in zip(books, each, strict=False)]
+        return self._leave(join_groups(torch.stack(vectors).sum(0), self.groups))
+
+    @torch.no_grad()
+    def unquantized(self, z_e: Tensor) -> Tensor:
+        """What the decoder would get if nothing were quantized, [L, N, d]."""
+        z, _ = self._enter(z_e, None, fit=False)
+        prepared = self.codebooks[0].prepare(split_groups(z, self.groups))
+        return self._leave(join_groups(prepared, self.groups))
+
+    def quantize(self, z_e: Tensor, clock: Clock, mask: Tensor | None = None) -> Quantized:
+        """Look up latents [L, N, d] and penalise them; gradients reach encoder and codes.
+
+        Args:
+            z_e: latents.
+            clock: where each lane stands.
+            mask: bool [L, N], latents that count; all where None.
+        """
+        z, new = self._enter(z_e, mask, fit=True)
+        self.state |= new
+        z = split_groups(z, self.groups)
+        if mask is not None and self.groups > 1:
+            mask = mask.repeat_interleave(self.groups, 0)
+        if self.levels == 1:
+            book = self.codebooks[0]
+            assigned = [book.assign(z, clock.for_lanes(book.seeds), mask)]
+            step = assigned[0].step
+        else:
+            assigned, step = self._chain(z, clock, mask)
+        z_q = self._leave(join_groups(self.codebooks[0].estimate(step), self.groups))
+        codes = torch.stack([one.step.codes for one in assigned], dim=1)
+        if self.groups > 1:
+            codes = codes.unflatten(0, (-1, self.groups)).transpose(1, 2).flatten(1, 2)
+        loss, terms = self._by_lane(assigned)
+        return Quantized(z_q, codes, loss, terms, [one.step for one in assigned], clock)
+
+    @torch.no_grad()
+    def after_step(self, quantized: Quantized, before: Sequence[int], after: Sequence[int]) -> None:
+        """Update and maintain after the optimiser's step.
+
+        Args:
+            quantized: what `quantize` gave.
+            before: samples drawn by each lane before the step, known to the host.
+            after: the same after the step.
+        """
+        for book, step in zip(self.codebooks, quantized.steps, strict=True):
+            book.after_step(step, before, after)
+        for transform in self.transforms:
+            settings = self.settings[transform.name]
+            self.state |= transform.update(self.state, quantized.clock, settings)
+        self._set_open_dims()
+
+    @property
+    def in_use(self) -> list[Tensor]:
+        """Codes that exist so far in each stream, int64 [L] each."""
+        found = []
+        for book in self.codebooks:
+            usable = book.usable
+            if usable is None:
+                count = torch.full_like(self.seeds, self.size).unsqueeze(1).repeat(1, self.groups)
+            else:
+                count = usable.sum(-1).view(-1, self.groups)
+            found += list(count.unbind(1))
+        return found
+
+    def _chain(self, z: Tensor, clock: Clock, mask: Tensor | None) -> tuple[list[Assigned], Step]:
+        """Quantize level by level; the sum of all levels is what the decoder gets."""
+        used = None
+        if self.dropout is not None:
+            used = levels_used(self.levels, self.dropout, clock).repeat_interleave(self.groups)
+        rest, total, assigned = z, torch.zeros_like(z), []
+        for level, book in enumerate(self.codebooks):
+            kept = mask
+            if used is not None and level > 0:
+                on = (used > level).unsqueeze(-1)
+                kept = on.expand(z.shape[:2]) if mask is None else mask & on
+            one = book.assign(rest, clock.for_lanes(book.seeds), kept)
+            chosen = one.step.chosen.detach()
+            if kept is not mask:
+                chosen = chosen * on.unsqueeze(-1)
+                one = Assigned(one.step, *_dropped(one, on.squeeze(-1)))
+            assigned.append(one)
+            # Every level's penalty reaches the encoder; what is estimated is the sum, once.
+            rest, total = rest - chosen, total + chosen
+        return assigned, replace(assigned[0].step, z_e=z, chosen=total)
+
+    def _by_lane(self, assigned: list[Assigned]) -> tuple[Tensor, dict[str, Tensor]]:
+        loss: Tensor = torch.stack([self._lane_mean(one.loss) for one in assigned]).sum(0)
+        terms = {
+            name: torch.stack([self._lane_mean(one.terms[name].detach()) for one in assigned]).sum(
+                0
+            )
+            for name in assigned[0].terms
+        }
+        return loss, terms
+
+    def _lane_mean(self, values: Tensor) -> Tensor:
+        return values if self.groups == 1 else values.view(-1, self.groups).mean(1)
+
+    def _enter(self, z: Tensor, mask: Tensor | None, fit: bool) -> tuple[Tensor, State]:
+        new: State = {}
+        for transform in self.transforms:
+            settings = self.settings[transform.name]
+            z, changed = transform.enter(self.state, z, settings, mask, fit)
+            new |= changed
+        return z, new
+
+    def _leave(self, z_q: Tensor) -> Tensor:
+        for transform in reversed(self.transforms):
+            z_q = transform.leave(self.state, z_q)
+        return z_q
+
+    def _set_open_dims(self) -> None:
+        if "open_dims" in self.state:
+            dims = split_groups(self.state["open_dims"].unsqueeze(1), self.groups)
+            for book in self.codebooks:
+                book.open_dims = dims
+
+    def _close_dims(self) -> None:
+        """Codes have nothing in closed dimensions."""
+        self._set_open_dims()
+        if "open_dims" in self.state:
+            for book in self.codebooks:
+                book.set_all()
+
+    def _seeds(self, place: int, level: int) -> Tensor:
+        """A seed for each stream of a level, int64 [L * G]; the first stream has the lane's own."""
+        seeds = self.seeds.repeat_interleave(self.groups)
+        group = torch.arange(self.groups, device=seeds.device).repeat(len(self.seeds))
+        stream = place * MOST_STREAMS + level * self.groups + group
+        return torch.where(stream == 0, seeds, noise.fold(seeds, 7070 + stream))
+
+    def _prefix(self, level: int) -> str:
+        return "" if self.levels == 1 else f"{level}."
+
+
+def _dropped(one: Assigned, on: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Loss and terms without the lanes that did not use this level."""
+    terms = {name: term * on for name, term in one.terms.items()}
+    return one.loss * on, terms
+
+
+def _transforms(
+    configs: Sequence[CodebookConfig], groups: int
+) -> list[tuple[Transform, list[Block | None]]]:
+    """The transforms that the first config asks for, each with its block of every lane."""
+    config = configs[0]
+    found: list[tuple[Transform, list[Block | None]]] = []
+    if config.normalization is not None:
+        batch = isinstance(config.normalization, BatchNormConfig)
+        kind = BatchNorm if batch else LayerNorm
+        found.append((kind(config.normalization), [lane.normalization for lane in configs]))
+    inner = config.lookup_dim
+    if config.dim_growth is not None:
+        growth = DimGrowth(inner, config.dim_growth.start, groups)
+        found.append((growth, [lane.dim_growth for lane in configs]))
+    elif config.low_dim is not None or inner != config.dim:
+        found.append((Projection(inner), [None for _ in configs]))
+    return found

@@ -1,0 +1,128 @@
+"""A user's own encoder and decoder as a model: their modules, run lane by lane."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from trainables.config_model import FactoryModel
+from trainables.errors import InputError
+from trainables.factory import load_factory, told
+from trainables.model import Parameters, one_lane
+
+
+class ModuleModel:
+    """A user's encoder and decoder, lane by lane."""
+
+    levels = 1
+
+    def __init__(self, config: FactoryModel, example_shape: tuple[int, ...], dim: int) -> None:
+        """Build the modules once and check their shapes."""
+        self.config, self.example_shape, self.dim = config, example_shape, dim
+        self._where = f"model.factory {config.factory}"
+        self._build = load_factory(config.factory)
+        self._seeds: list[int] = []
+        self.encoder, self.decoder = self._modules(0)
+        self._check()
+
+    def initial(self, seed: int) -> dict[str, Tensor]:
+        """Parameters of modules built under `seed`, without frozen ones."""
+        encoder, decoder = self._modules(seed)
+        sides = {"encoder": encoder, "decoder": decoder}
+        return {
+            f"{side}.{name}": value.detach().clone()
+            for side, module in sides.items()
+            for name, value in module.named_parameters()
+            if value.requires_grad
+        }
+
+    def buffers(self) -> dict[str, Tensor]:
+        """Buffers and frozen parameters as the modules were built."""
+        sides = {"encoder": self.encoder, "decoder": self.decoder}
+        return {
+            f"{side}.{name}": value.detach().clone()
+            for side, module in sides.items()
+            for name, value in [*module.named_buffers(), *module.named_parameters()]
+            if not value.requires_grad
+        }
+
+    def train(self, mode: bool) -> None:
+        """Switch the modules' own mode."""
+        self.encoder.train(mode)
+        self.decoder.train(mode)
+        self._seeds = []
+
+    def draw(self, seeds: Sequence[int]) -> None:
+        """Dropout and the like draw from torch's own generator: set it for each lane and step."""
+        self._seeds = list(seeds)
+
+    def encode(self, parameters: Parameters, x: Tensor) -> list[Tensor]:
+        """Inputs [L, B, C, ...] to latents [L, B, d, ...]."""
+        return [self._run("encoder", self.encoder, parameters, x)]
+
+    def latents(
+        self, parameters: Parameters, features: Sequence[Tensor], z_q: Sequence[Tensor]
+    ) -> Tensor:
+        """The only features there are."""
+        return features[0]
+
+    def decode(self, parameters: Parameters, z_q: Sequence[Tensor]) -> Tensor:
+        """Latents [L, B, d, ...] to reconstructions [L, B, C, ...]."""
+        return self._run("decoder", self.decoder, parameters, z_q[0])
+
+    def _run(self, side: str, module: nn.Module, parameters: Parameters, x: Tensor) -> Tensor:
+        prefix = f"{side}."
+        mine = {k.removeprefix(prefix): v for k, v in parameters.items() if k.startswith(prefix)}
+        outputs = []
+        for i in range(x.shape[0]):
+            if self._seeds:
+                # Not the same noise in both: they may have layers of one shape.
+                torch.manual_seed(2 * self._seeds[i] + (side == "decoder"))
+            lane = {k: v[i] for k, v in mine.items()}
+            outputs.append(torch.func.functional_call(module, lane, (x[i],)))
+        return torch.stack(outputs)
+
+    def _modules(self, seed: int) -> tuple[nn.Module, nn.Module]:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            try:
+                pair = self._build(
+                    example_shape=self.example_shape, dim=self.dim, **self.config.arguments
+                )
+            except Exception as error:
+                raise InputError(f"raised {type(error).__name__}: {error}", self._where) from error
+        match pair:
+            case (nn.Module() as encoder, nn.Module() as decoder):
+                return encoder, decoder
+        raise InputError(
+            f"returned {type(pair).__name__}, allowed: (encoder, decoder), two torch.nn.Module",
+            self._where,
+        )
+
+    def _check(self) -> None:
+        if not self.initial(0):
+            raise InputError("found no parameters to train in either module", self._where)
+        parameters = one_lane(self)
+        x = torch.zeros(1, 2, *self.example_shape)
+        try:
+            with torch.no_grad():
+                [z] = self.encode(parameters, x)
+                if z.dim() == x.dim() and z.shape[:3] == (1, 2, self.dim):
+                    out = self.decode(parameters, [z])
+                    if out.shape == x.shape:
+                        return
+                    found = f"decoder gives {tuple(out.shape[1:])} for {tuple(z.shape[1:])}"
+                    raise InputError(f"{found}, allowed: {tuple(x.shape[1:])}", self._where)
+        except InputError:
+            raise
+        except Exception as error:
+            raise InputError(
+                f"fails on a batch {tuple(x.shape[1:])}: {told(error)}", self._where
+            ) from error
+        raise InputError(
+            f"encoder gives {tuple(z.shape[1:])} for {tuple(x.shape[1:])}, allowed: "
+            f"(2, {self.dim}, ...) with as many axes",
+            self._where,
+        )
