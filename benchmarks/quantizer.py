@@ -1,6 +1,8 @@
-"""One EMA step of the codebook, forward and backward, against vector-quantize-pytorch.
+"""A step of the codebook, forward and backward, against vector-quantize-pytorch.
 
-    python -m benchmarks.quantizer [--rounds N] [--threads N] [--sizes 512,8192]
+    python -m benchmarks.quantizer [--rounds N] [--threads N] [--sizes 512,8192] [--only ema]
+
+First the EMA update over sizes, then every technique that the peer has too, at K=512.
 
 Both quantize the same latents, give the gradient of the straight-through output and of the
 commitment loss, and update codebook and counts. The peer runs as it comes (with its rotation trick)
@@ -18,6 +20,8 @@ import torch
 from rich.console import Console
 from vector_quantize_pytorch import VectorQuantize
 
+from benchmarks import technique_contenders
+from benchmarks.technique_contenders import TECHNIQUES
 from benchmarks.timing import Work, interleaved, median_ratio
 from trainables.codebooks import Clock, Quantizer
 from trainables.config import TrialConfig
@@ -71,7 +75,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--sizes", default="512,8192")
+    parser.add_argument("--sizes", default="512,8192", help="K of the EMA rows")
+    parser.add_argument("--only", choices=["ema", "techniques"], help="one of the two tables")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
@@ -81,10 +86,17 @@ def main() -> None:
     )
     console = Console(width=120)
     console.print(
-        f"EMA step, d={DIM}, on {name}; "
+        f"Steps at d={DIM} on {name}; "
         f"vector-quantize-pytorch {version('vector-quantize-pytorch')}, "
         f"torch {torch.__version__}; medians of {options.rounds} interleaved rounds"
     )
+    if options.only != "techniques":
+        ema_rows(options, device, console)
+    if options.only != "ema":
+        technique_rows(options, device, console)
+
+
+def ema_rows(options: argparse.Namespace, device: torch.device, console: Console) -> None:
     columns = "{:>6} {:>8} {:>9} {:>9} {:>9} {:>7} {:>7} {:>9} {:>9} {:>9}"
     heads = ("K", "latents", "ours", "defaults", "plain", "× def.", "× plain")
     console.print(columns.format(*heads, "held", "held def.", "K × lat."))
@@ -109,6 +121,23 @@ def main() -> None:
             held = [f"{held_for_backward(contenders[name]):.1f}" for name in ("ours", "defaults")]
             matrix = f"{size * count * 4 / 2**20:.0f}"
             console.print(columns.format(size, count, *ms, *ratios, *held, matrix))
+
+
+def technique_rows(options: argparse.Namespace, device: torch.device, console: Console) -> None:
+    columns = "{:40} {:>8} {:>9} {:>9} {:>7}"
+    console.print(columns.format("technique, K=512", "latents", "ours", "peer", "×"))
+    console.print(columns.format("", "", "ms", "ms", ""))
+    for name, blocks, build in TECHNIQUES:
+        for count in (512, 4096):
+            z = torch.randn(count, DIM, device=device, requires_grad=True)
+            contenders = {
+                "ours": synchronised(technique_contenders.ours(blocks, z), device),
+                "peer": synchronised(technique_contenders.peer(build, z), device),
+            }
+            seconds = interleaved(contenders, options.rounds, slice_seconds=0.05)
+            ms = [f"{1e3 * statistics.median(values):.2f}" for values in seconds.values()]
+            ratio = median_ratio(seconds["ours"], seconds["peer"])
+            console.print(columns.format(name, count, *ms, f"{ratio:.1f}"))
 
 
 def synchronised(work: Work, device: torch.device) -> Work:
