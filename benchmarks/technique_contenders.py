@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -34,7 +35,8 @@ def _residual(**options: Any) -> nn.Module:
     )
 
 
-# Name, our blocks, the peer's class. Respawn runs in every step in the peer, so ours does too.
+# Name, our blocks, the peer's class. Respawn runs in every step in the peer, and in ours once in
+# its default period of 3,200 samples, which is 200 steps of 16.
 TECHNIQUES: list[tuple[str, dict[str, Any], Callable[[], nn.Module]]] = [
     ("ema", EMA, _vq),
     (
@@ -42,7 +44,7 @@ TECHNIQUES: list[tuple[str, dict[str, Any], Callable[[], nn.Module]]] = [
         {},
         lambda: _vq(learnable_codebook=True, ema_update=False, commitment_weight=0.25),
     ),
-    ("respawn", {**EMA, "respawn": {"period": 16}}, lambda: _vq(threshold_ema_dead_code=0.1)),
+    ("respawn", {**EMA, "respawn": {}}, lambda: _vq(threshold_ema_dead_code=0.1)),
     ("rotation trick", {**EMA, "rotation": {}}, lambda: _vq(rotation_trick=True)),
     ("cosine", {**EMA, "cosine": {}}, lambda: _vq(use_cosine_sim=True)),
     (
@@ -73,10 +75,19 @@ TECHNIQUES: list[tuple[str, dict[str, Any], Callable[[], nn.Module]]] = [
         {"update": {"kind": "simvq"}},
         lambda: SimVQ(dim=DIM, codebook_size=SIZE, rotation_trick=False),
     ),
-    ("FSQ 8x8x8", {"update": {"kind": "fsq"}}, lambda: FSQ([8, 8, 8], dim=DIM)),
+    (
+        "FSQ 8x8x8",
+        {"update": {"kind": "fsq"}, "commitment": {"beta": 0.0}},
+        lambda: FSQ([8, 8, 8], dim=DIM),
+    ),
     (
         "LFQ, entropy pair",
-        {"update": {"kind": "lfq"}, "entropy": {}, "sample_entropy": {}},
+        {
+            "update": {"kind": "lfq"},
+            "commitment": {"beta": 0.0},
+            "entropy": {},
+            "sample_entropy": {},
+        },
         lambda: LFQ(dim=DIM, codebook_size=SIZE),
     ),
 ]
@@ -90,14 +101,19 @@ def ours(blocks: dict[str, Any], z: Tensor) -> Work:
     trained = {**quantizer.trained, **quantizer.trained_codes}
     parameters = {name: value.clone().requires_grad_() for name, value in trained.items()}
     quantizer.adopt(parameters)
-    clock = Clock(zero, zero + 16, zero + 1, zero)
     inputs = [z, *parameters.values()]
+    steps = itertools.count(1)
+    drawn = zero
 
     def work() -> None:
+        nonlocal drawn
+        step = next(steps)
+        before, drawn = drawn, drawn + 16
+        clock = Clock(before, drawn, drawn // 16, zero, (step,))
         quantized = quantizer.quantize(z.unsqueeze(0), clock)
         loss = quantized.z_q.mean() + quantized.loss.sum()
         torch.autograd.grad(loss, inputs, materialize_grads=True)
-        quantizer.after_step(quantized, [0], [16])
+        quantizer.after_step(quantized, [16 * step - 16], [16 * step])
 
     return work
 

@@ -17,6 +17,7 @@ from torch import Tensor
 _GOLDEN = -7046029254386353131
 _MIX_1 = -4658895280553007687
 _MIX_2 = -7723592293110705685
+_WORD = (1 << 64) - 1
 
 
 def mix(x: Tensor) -> Tensor:
@@ -46,6 +47,24 @@ def normal(key: Tensor, shape: Sequence[int]) -> Tensor:
     radius = uniform(fold(key, 1), shape)
     angle = uniform(fold(key, 2), shape)
     return torch.sqrt(-2.0 * torch.log1p(-radius)) * torch.cos(2.0 * math.pi * angle)
+
+
+def uniform_on_host(key: int, count: int) -> list[float]:
+    """What `uniform` gives for one key, by plain integers: for what the host must know."""
+    return [(mix_on_host(key + (i + 1) * _GOLDEN) >> 40) * 2.0**-24 for i in range(count)]
+
+
+def fold_on_host(key: int, data: int) -> int:
+    """What `fold` gives, modulo 2**64."""
+    return mix_on_host(mix_on_host(key + _GOLDEN) + data)
+
+
+def mix_on_host(x: int) -> int:
+    """What `mix` gives, modulo 2**64."""
+    x &= _WORD
+    x = (x ^ x >> 30) * _MIX_1 & _WORD
+    x = (x ^ x >> 27) * _MIX_2 & _WORD
+    return x ^ x >> 31
 
 
 def _shift_right(x: Tensor, bits: int) -> Tensor:

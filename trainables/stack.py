@@ -112,7 +112,9 @@ class Stack:
         samples_before = self.clock_samples
         self.clock_samples = samples_before + self.batch_size
         self.clock_steps = self.clock_steps + 1
-        clock = Clock(samples_before, self.clock_samples, self.clock_steps, self.seeds)
+        clock = Clock(
+            samples_before, self.clock_samples, self.clock_steps, self.seeds, tuple(self.steps)
+        )
 
         weights = self.weights
         lanes = zip(self.trials, self.steps, strict=True)

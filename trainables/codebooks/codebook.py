@@ -80,23 +80,22 @@ class Codebook:
             }
             for lane, budget in zip(configs, samples, strict=True)
         ]
-        self.settings = {
-            t.name: {
-                key: lane_tensor(
-                    [host[t.name][key] for host in self.host_settings for _ in range(times)],
-                    device,
-                    dtype,
-                )
-                for key in self.host_settings[0][t.name]
-            }
-            for t in self.techniques
-        }
+        # Equal settings are one tensor, so that techniques know what they can share.
+        known: dict[str, Tensor] = {}
+        self.settings: dict[str, dict[str, Tensor]] = {t.name: {} for t in self.techniques}
+        for t in self.techniques:
+            for key in self.host_settings[0][t.name]:
+                values = [host[t.name][key] for host in self.host_settings for _ in range(times)]
+                if repr(values) not in known:
+                    known[repr(values)] = lane_tensor(values, device, dtype)
+                self.settings[t.name][key] = known[repr(values)]
         # Of moments that most techniques leave alone, the ones that do act.
         self._prepares = [t for t in self.techniques if _acts(t, "prepare")]
         self._views = [t for t in self.techniques if _acts(t, "view")]
         self._chooses = [t for t in self.techniques if _acts(t, "choose")]
         self._estimates = [t for t in self.techniques if _acts(t, "estimate")]
         self._makes = [t for t in self.techniques if _acts(t, "codebook")]
+        self._penalises = [t for t in self.techniques if self._weighs(t)]
         self.view = self._views[0].view if self._views else as_it_is
         shape = Shape(len(seeds), self.size, dim, device, dtype)
         # Uniform in +-1/K, as common PyTorch VQ-VAEs have it (bshall/ZeroSpeech); the first one,
@@ -171,11 +170,29 @@ class Codebook:
         chosen = self.embed(codes)
         step = Step(z_e, codes, chosen, clock, self.size, mask, self.view, self.sync)
         terms: dict[str, Tensor] = {}
-        for technique in self.techniques:
+        for technique in self._penalises:
             term = technique.penalise(self.state, step, self.settings[technique.name])
             if term is not None:
                 terms[technique.name] = term
+        return self._assigned(step, terms)
+
+    def pass_over(self, z_e: Tensor, clock: Clock) -> Assigned:
+        """What `assign` gives where no latent counts, without looking up."""
+        codes = torch.zeros(z_e.shape[:2], dtype=torch.int64, device=z_e.device)
+        nothing = torch.zeros_like(codes, dtype=torch.bool)
+        step = Step(z_e, codes, torch.zeros_like(z_e), clock, self.size, nothing, sync=self.sync)
+        zero = z_e.new_zeros(z_e.shape[0])
+        return self._assigned(step, {t.name: zero for t in self._penalises})
+
+    def _assigned(self, step: Step, terms: dict[str, Tensor]) -> Assigned:
+        if not terms:
+            return Assigned(step, step.z_e.new_zeros(step.z_e.shape[0]), terms)
         return Assigned(step, functools.reduce(operator.add, terms.values()), terms)
+
+    def _weighs(self, technique: Technique) -> bool:
+        by = technique.weighed_by
+        weights = [1.0 if by is None else host[technique.name][by] for host in self.host_settings]
+        return _acts(technique, "penalise") and any(weights)
 
     def estimate(self, step: Step) -> Tensor:
         """What the decoder gets, [L, N, d]; its gradient goes to the latents."""

@@ -12,6 +12,7 @@ class Commitment(Technique):
     """beta * mean ||z_e - sg(e)||^2 (van den Oord et al. 2017, eq. 3, third term)."""
 
     name = "commitment"
+    weighed_by = "beta"
 
     def penalise(self, state: State, step: Step, settings: Settings) -> Tensor:
         """The commitment term [L]; its gradient reaches the encoder only."""

@@ -19,6 +19,7 @@ class Entropy(Technique):
     """
 
     name = "entropy"
+    weighed_by = "weight"
 
     def penalise(self, state: State, step: Step, settings: Settings) -> Tensor:
         """The entropy term [L]; needs the soft assignment [L, N, K] with gradient."""

@@ -38,30 +38,39 @@ class Fsq(Technique):
 
     def start(self, shape: Shape, key: Tensor) -> State:
         """The implied codebook, the same in every lane."""
-        grid = implied_codebook(self.levels).to(shape.device, shape.dtype)
-        levels = torch.tensor(self.levels, device=shape.device)
-        places = torch.tensor(_places(self.levels), device=shape.device)
+        grid = implied_codebook(self.levels)
+        levels = torch.tensor(self.levels, dtype=torch.float64)
+        half = (levels - 1) * (1 + _MARGIN) / 2
+        offset = (levels % 2 == 0).double() / 2
+        width = _half_width(levels)
+        each = {
+            "codebook": grid,
+            "fsq_shift": torch.atanh(offset / half),
+            "fsq_scale": half / width,
+            "fsq_start": -offset / width,
+            "fsq_width": width,
+            "fsq_most": levels - 1,
+            "fsq_places": torch.tensor(_places(self.levels)),
+        }
         return {
-            "codebook": grid.repeat(shape.lanes, 1, 1),
-            "fsq_levels": levels.repeat(shape.lanes, 1),
-            "fsq_places": places.repeat(shape.lanes, 1),
+            name: value.to(shape.device, shape.dtype).expand(shape.lanes, *value.shape).contiguous()
+            for name, value in each.items()
         }
 
     def prepare(self, state: State, z_e: Tensor) -> Tensor:
         """Bound each dimension, with gradient; [-1, 1] from the lowest level to the highest."""
-        levels = state["fsq_levels"].unsqueeze(1).to(z_e.dtype)
-        half = (levels - 1) * (1 + _MARGIN) / 2
-        offset = (levels % 2 == 0).to(z_e.dtype) / 2
-        bounded = torch.tanh(z_e + torch.atanh(offset / half)) * half - offset
-        return bounded / _half_width(levels)
+        bounded = torch.tanh(z_e + state["fsq_shift"].unsqueeze(1))
+        return torch.addcmul(
+            state["fsq_start"].unsqueeze(1), bounded, state["fsq_scale"].unsqueeze(1)
+        )
 
     def choose(self, state: State, look: Look, clock: Clock | None, settings: Settings) -> Tensor:
         """Round; the lowest dimension is the lowest digit of the code."""
-        levels = state["fsq_levels"].unsqueeze(1)
-        half = _half_width(levels)
-        digits = (torch.round(look.z_e * half) + half).long().clamp_min(0)
-        digits = torch.minimum(digits, levels - 1)
-        return (digits * state["fsq_places"].unsqueeze(1)).sum(-1)
+        width = state["fsq_width"].unsqueeze(1)
+        digits = torch.round(look.z_e * width).add_(width).clamp_min_(0)
+        digits = torch.minimum(digits, state["fsq_most"].unsqueeze(1))
+        # Floats hold the product of the levels, at most 2^20, exactly.
+        return (digits @ state["fsq_places"].unsqueeze(-1)).squeeze(-1).long()
 
 
 def implied_codebook(levels: Sequence[int]) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
 from trainables import noise
@@ -47,4 +48,4 @@ class Projection(Transform):
 
 
 def _linear(state: State, name: str, z: Tensor) -> Tensor:
-    return z @ state[f"{name}.weight"].mT + state[f"{name}.bias"].unsqueeze(1)
+    return torch.baddbmm(state[f"{name}.bias"].unsqueeze(1), z, state[f"{name}.weight"].mT)

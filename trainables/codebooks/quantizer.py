@@ -6,6 +6,8 @@ of one level each. Its streams of codes are ordered by level, then by group.
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -19,7 +21,7 @@ from trainables.codebooks.dim_growth import DimGrowth
 from trainables.codebooks.groups import join_groups, split_groups
 from trainables.codebooks.layer_norm import LayerNorm
 from trainables.codebooks.projection import Projection
-from trainables.codebooks.residual import levels_used
+from trainables.codebooks.residual import levels_used, levels_used_on_host
 from trainables.codebooks.sync import Sync
 from trainables.codebooks.technique import Clock, State, Step
 from trainables.codebooks.transform import Transform
@@ -82,10 +84,11 @@ class Quantizer:
         self.seeds = seeds
         like = torch.zeros((), device=device, dtype=dtype)
         self.dropout: Tensor | None = None
-        if config.residual:
-            chances = [lane.residual.dropout for lane in configs if lane.residual]
-            if any(chances):
-                self.dropout = torch.tensor(chances).to(like)
+        chances = [lane.residual.dropout if lane.residual else 0.0 for lane in configs]
+        if any(chances):
+            self.dropout = torch.tensor(chances).to(like)
+            chances = self.dropout.tolist()  # as rounded as on the device
+        self._host_lanes = list(zip(chances, seeds.tolist(), strict=True))
         dim = config.lookup_dim // self.groups
         self.codebooks = [
             Codebook(configs, samples, self._seeds(place, level), dim, device, dtype)
@@ -245,34 +248,43 @@ class Quantizer:
 
     def _chain(self, z: Tensor, clock: Clock, mask: Tensor | None) -> tuple[list[Assigned], Step]:
         """Quantize level by level; the sum of all levels is what the decoder gets."""
-        used = None
+        used = most = None
         if self.dropout is not None:
             used = levels_used(self.levels, self.dropout, clock).repeat_interleave(self.groups)
+            most = self._most_levels(clock)
         rest, total, assigned = z, torch.zeros_like(z), []
         for level, book in enumerate(self.codebooks):
-            kept = mask
-            if used is not None and level > 0:
-                on = (used > level).unsqueeze(-1)
-                kept = on.expand(z.shape[:2]) if mask is None else mask & on
-            one = book.assign(rest, clock.for_lanes(book.seeds), kept)
-            chosen = one.step.chosen.detach()
-            if kept is not mask:
-                chosen = chosen * on.unsqueeze(-1)
-                one = Assigned(one.step, *_dropped(one, on.squeeze(-1)))
+            now = clock.for_lanes(book.seeds)
+            if most is not None and level >= most:
+                assigned.append(book.pass_over(rest.detach(), now))
+                continue
+            if used is None or level == 0:
+                one = book.assign(rest, now, mask)
+                chosen = one.step.chosen.detach()
+            else:
+                on = used > level
+                kept = on.unsqueeze(-1) if mask is None else mask & on.unsqueeze(-1)
+                one = _dropped(book.assign(rest, now, kept.expand(z.shape[:2])), on)
+                chosen = one.step.chosen.detach() * on[:, None, None]
             assigned.append(one)
             # Every level's penalty reaches the encoder; what is estimated is the sum, once.
             rest, total = rest - chosen, total + chosen
         return assigned, replace(assigned[0].step, z_e=z, chosen=total)
 
+    def _most_levels(self, clock: Clock) -> int | None:
+        """The most levels that any lane uses in this step, where the host can tell."""
+        if not clock.host_step:
+            return None
+        lanes = zip(self._host_lanes, clock.host_step, strict=True)
+        return max(levels_used_on_host(self.levels, p, seed, n) for (p, seed), n in lanes)
+
     def _by_lane(self, assigned: list[Assigned]) -> tuple[Tensor, dict[str, Tensor]]:
-        loss: Tensor = torch.stack([self._lane_mean(one.loss) for one in assigned]).sum(0)
+        loss = functools.reduce(operator.add, (one.loss for one in assigned))
         terms = {
-            name: torch.stack([self._lane_mean(one.terms[name].detach()) for one in assigned]).sum(
-                0
-            )
+            name: functools.reduce(operator.add, (one.terms[name].detach() for one in assigned))
             for name in assigned[0].terms
         }
-        return loss, terms
+        return self._lane_mean(loss), {name: self._lane_mean(t) for name, t in terms.items()}
 
     def _lane_mean(self, values: Tensor) -> Tensor:
         return values if self.groups == 1 else values.view(-1, self.groups).mean(1)
@@ -314,10 +326,10 @@ class Quantizer:
         return "" if self.levels == 1 else f"{level}."
 
 
-def _dropped(one: Assigned, on: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """Loss and terms without the lanes that did not use this level."""
+def _dropped(one: Assigned, on: Tensor) -> Assigned:
+    """Loss and terms without the lanes that did not use this level; bool `on` [L * G]."""
     terms = {name: term * on for name, term in one.terms.items()}
-    return one.loss * on, terms
+    return Assigned(one.step, one.loss * on, terms)
 
 
 def _transforms(

@@ -16,6 +16,7 @@ class SampleEntropy(Technique):
     """
 
     name = "sample_entropy"
+    weighed_by = "weight"
 
     def penalise(self, state: State, step: Step, settings: Settings) -> Tensor:
         """The sample entropy term [L]."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -12,12 +14,16 @@ def soft_assignment(state: State, step: Step, temperature: Tensor) -> Tensor:
     """softmax(-||z_e - e||^2 / (temperature * s)) over the usable codes: [L, N, K], with gradient.
 
     s is the step's mean squared distance to the nearest code, so that the temperature [L] does not
-    depend on the scale of the latents.
+    depend on the scale of the latents. Techniques of one temperature share it.
     """
+    key = ("soft assignment", id(temperature))
+    if key in step.shared:
+        return step.shared[key]
     z_e, codebook = step.view(step.z_e), step.view(state["codebook"])
     nearest = step.view(step.chosen).detach()
     scale = step.mean((z_e.detach() - nearest).square().sum(-1))
-    return soft_codes(z_e, codebook, temperature * scale, state.get("usable"))
+    step.shared[key] = soft_codes(z_e, codebook, temperature * scale, state.get("usable"))
+    return step.shared[key]
 
 
 def soft_codes(z_e: Tensor, codebook: Tensor, softness: Tensor, usable: Tensor | None) -> Tensor:
@@ -37,6 +43,23 @@ def soft_codes(z_e: Tensor, codebook: Tensor, softness: Tensor, usable: Tensor |
     return logits.softmax(-1)
 
 
+class _Entropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, p: Tensor) -> Tensor:
+        log_p = p.clamp_min(torch.finfo(p.dtype).tiny).log_()
+        ctx.save_for_backward(log_p)
+        # One dot product a row, without a product as large as p.
+        entropy: Tensor = -torch.linalg.vecdot(p, log_p)
+        return entropy
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (log_p,) = ctx.saved_tensors
+        slope: Tensor = (log_p + 1).mul_(-gradients[0].unsqueeze(-1))
+        return slope
+
+
 def entropy_of(p: Tensor) -> Tensor:
     """Entropy in nats over the last axis; 0 log 0 is 0, with a gradient that stays finite."""
-    return -torch.xlogy(p, p.clamp_min(torch.finfo(p.dtype).tiny)).sum(-1)
+    entropy: Tensor = _Entropy.apply(p)  # type: ignore[no-untyped-call]
+    return entropy

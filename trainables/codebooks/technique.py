@@ -7,7 +7,7 @@ grouped codebook are lanes to a technique.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -40,12 +40,21 @@ class Shape:
 
 @dataclass(frozen=True)
 class Clock:
-    """Where each lane stands: int64 [L], before and after the current step."""
+    """Where each lane stands: int64 [L], before and after the current step.
+
+    Attributes:
+        samples_before: drawn before the step.
+        samples: drawn with the step.
+        step: the step's number, from 1.
+        seed: of the lane.
+        host_step: `step` as the host knows it; empty where it does not.
+    """
 
     samples_before: Tensor
     samples: Tensor
     step: Tensor
     seed: Tensor
+    host_step: tuple[int, ...] = ()
 
     def crossed(self, period: Tensor) -> Tensor:
         """Whether a multiple of `period` samples [L] lies in the step just done: bool [L]."""
@@ -95,6 +104,8 @@ class Step:
     mask: Tensor | None = None
     view: Callable[[Tensor], Tensor] = as_it_is
     sync: Sync = field(default=ALONE)
+    # What several techniques compute alike in one step, by what it depends on.
+    shared: dict[Hashable, Tensor] = field(default_factory=dict)
 
     @cached_property
     def flat_codes(self) -> Tensor:
@@ -163,6 +174,8 @@ class Technique:
     name: str
     # State that the optimiser owns, trained at the codebook's learning rate.
     trained: tuple[str, ...] = ()
+    # The setting that weighs the penalty: where it is 0 in all lanes there is none to compute.
+    weighed_by: str | None = None
 
     def __init__(self, config: Any) -> None:
         """Take what fixes shapes from the technique's config block."""

@@ -16,7 +16,7 @@ from tests.trainables.codebooks.books import CPU, clock
 from tests.trainables.conftest import make_config, make_dataset
 from trainables.codebooks import Clock, Codebook, Quantized, Quantizer
 from trainables.codebooks.groups import join_groups, split_groups
-from trainables.codebooks.residual import levels_used
+from trainables.codebooks.residual import levels_used, levels_used_on_host
 from trainables.config import TrialConfig
 from trainables.stack import Stack
 
@@ -159,6 +159,43 @@ def test_dropout_uses_even_shares_of_the_levels_and_never_none() -> None:
     half = levels_used(4, torch.full((40_000,), 0.5), always)
     assert (half == 4).double().mean() == pytest.approx(0.5 + 0.5 / 4, abs=0.01)
     assert (levels_used(4, torch.zeros(40_000), always) == 4).all()
+
+
+@given(
+    seed=st.integers(0, 2**31 - 1),
+    step=st.integers(1, 10**6),
+    levels=st.integers(1, 9),
+    dropout=st.floats(0, 1),
+)
+def test_the_host_knows_what_is_dropped(seed: int, step: int, levels: int, dropout: float) -> None:
+    lane = torch.tensor([dropout])
+    now = Clock(*(torch.tensor([n]) for n in (0, 1, step, seed)))
+    expected = int(levels_used(levels, lane, now))
+    assert levels_used_on_host(levels, lane.item(), seed, step) == expected
+
+
+def test_levels_that_no_lane_uses_are_passed_over_without_a_trace() -> None:
+    """With what the host knows, and without: the same numbers."""
+    blocks = {
+        "update": {"kind": "ema", "decay": 0.9},
+        "residual": {"levels": 3, "dropout": 0.8},
+        "respawn": {"period": 3, "buffer": 100},
+        "reanchor": {"decay": 0.5},
+        "entropy": {"weight": 0.1},
+    }
+    told, untold = (make_quantizer(8, 3, lanes=2, **blocks) for _ in range(2))
+    for i in range(20):
+        z = noise(2, 40, 3, seed=i).requires_grad_()
+        times = [torch.tensor([n, n]) for n in (i, i + 1, i + 1)]
+        losses = []
+        for quantizer, host in ((told, (i + 1, i + 1)), (untold, ())):
+            quantized = quantizer.quantize(z, Clock(*times, torch.arange(2), host))
+            total = quantized.loss.sum() + quantized.z_q.square().sum()
+            losses.append(torch.autograd.grad(total, z)[0])
+            quantizer.after_step(quantized, [i, i], [i + 1, i + 1])
+        torch.testing.assert_close(*losses)
+    for name, value in told.all_state().items():
+        torch.testing.assert_close(value, untold.all_state()[name], msg=name)
 
 
 def test_a_dropped_level_learns_nothing_and_adds_nothing() -> None:
