@@ -155,12 +155,26 @@ def front(run: str, top: int | None, form: str) -> None:
 @click.argument("run")
 @click.option("--top", type=click.IntRange(min=1), default=3, show_default=True)
 @click.option("--out", type=_FOLDER, help="Folder to write to; by default exported/RUN.")
-def export(run: str, top: int, out: Path | None) -> None:
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["yaml", "vector-quantize-pytorch"]),
+    default="yaml",
+    show_default=True,
+    help="Files for vqtune train, or their codebooks printed as Python for that library.",
+)
+def export(run: str, top: int, out: Path | None, form: str) -> None:
     """Write the best configs of RUN, with their weights, for retraining."""
     from analysis.records import find_run, read_run  # noqa: PLC0415
     from vqtune.export import export as run_export  # noqa: PLC0415
+    from vqtune.peer_python import best_as_python  # noqa: PLC0415
 
+    if form != "yaml" and out is not None:
+        raise click.UsageError("--out needs --format yaml; this format is printed")
     records = read_run(find_run(run))
+    if form != "yaml":
+        click.echo(best_as_python(records, top), nl=False)
+        return
     folder = out or Path("exported") / records.run.name
     for item in run_export(records, top, folder):
         click.echo(f"{item.trial_id}: {item.config}  {item.weights}")
