@@ -95,6 +95,7 @@ class Codebook:
         self._chooses = [t for t in self.techniques if _acts(t, "choose")]
         self._estimates = [t for t in self.techniques if _acts(t, "estimate")]
         self._makes = [t for t in self.techniques if _acts(t, "codebook")]
+        self._settles = [t for t in self.techniques if _acts(t, "settle")]
         self._penalises = [t for t in self.techniques if self._weighs(t)]
         self.view = self._views[0].view if self._views else as_it_is
         shape = Shape(len(seeds), self.size, dim, device, dtype)
@@ -236,9 +237,10 @@ class Codebook:
                 self.state["codebook"] = codebook
 
     def _replace(self, replacement: Replacement) -> None:
+        vectors = functools.reduce(lambda v, t: t.settle(v), self._settles, replacement.vectors)
         if self.open_dims is not None:
-            vectors = replacement.vectors * self.open_dims
-            replacement = Replacement(replacement.mask, vectors)
+            vectors = vectors * self.open_dims
+        replacement = Replacement(replacement.mask, vectors)
         mask = replacement.mask.unsqueeze(-1)
         self._set({"codebook": replacement.vectors.where(mask, self.state["codebook"])})
         for technique in self.techniques:

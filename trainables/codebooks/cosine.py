@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainables.codebooks.technique import Replacement, Settings, State, Step, Technique
+from trainables.codebooks.technique import Settings, State, Step, Technique
 
 
 class Cosine(Technique):
@@ -25,6 +25,6 @@ class Cosine(Technique):
         """Bring the codes back to the sphere."""
         return {"codebook": F.normalize(state["codebook"], dim=-1)}
 
-    def replaced(self, state: State, replacement: Replacement) -> State:
+    def settle(self, vectors: Tensor) -> Tensor:
         """Codes set anew, too."""
-        return {"codebook": F.normalize(state["codebook"].detach(), dim=-1)}
+        return F.normalize(vectors, dim=-1)

@@ -220,6 +220,10 @@ class Technique:
         """Look up: latents [L, N, d] as they are quantized, with gradient."""
         return z_e
 
+    def settle(self, vectors: Tensor) -> Tensor:
+        """Maintain: codes [L, K, d] to be set anew, moved to where codes may lie."""
+        return vectors
+
     def codebook(self, state: State) -> Tensor | None:
         """Look up: the codes [L, K, d] made from what is trained; None for those in the state."""
         return None

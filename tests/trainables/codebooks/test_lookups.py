@@ -191,6 +191,9 @@ def test_cosine_codes_stay_on_the_sphere_whatever_moves_them() -> None:
     )  # fmt: skip
     ones = torch.ones(1, 32, dtype=torch.float64)
     torch.testing.assert_close(book.state["codebook"].norm(dim=-1), ones)
+    torch.testing.assert_close(
+        book.state["ema_sum"], book.state["codebook"] * book.state["ema_count"].unsqueeze(-1)
+    )
     book.seed(torch.randn(1, 64, 4, dtype=torch.float64))
     for i in range(40):
         step_on(book, 5 * torch.randn(64, 4, dtype=torch.float64), i, step=i + 1)
