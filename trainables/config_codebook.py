@@ -207,8 +207,8 @@ class Residual(Block):
 
 _MOVERS = ("respawn", "least_recent", "reanchor", "kmeans", "growth")
 
-# Techniques that cannot act together, and why.
-_REFUSED: tuple[tuple[str, tuple[str, ...], str], ...] = (
+# Techniques that cannot act together, and why: an update kind or a block, and blocks beside it.
+REFUSED: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("fsq", _MOVERS, "the codes of fsq are a fixed grid and cannot be moved"),
     ("lfq", _MOVERS, "the codes of lfq are fixed signs and cannot be moved"),
     ("simvq", _MOVERS, "the codes of simvq are frozen and move only together, by its map"),
@@ -260,7 +260,7 @@ class CodebookConfig(Block):
 
     @model_validator(mode="after")
     def _possible(self) -> CodebookConfig:
-        for first, others, reason in _REFUSED:
+        for first, others, reason in REFUSED:
             if self.update.kind != first and getattr(self, first, None) is None:
                 continue
             for other in others:
@@ -290,13 +290,11 @@ class CodebookConfig(Block):
         if isinstance(self.update, LfqUpdate) and (self.size < 2 or self.size.bit_count() != 1):
             raise ValueError(f"size: found {self.size}, allowed with lfq: a power of 2, from 2 up")
         groups, dim = self.groups.count if self.groups else 1, self.lookup_dim
+        where = f"codebook.low_dim.dim = {dim}" if self.low_dim else f"codebook.dim = {dim}"
         if dim % groups:
-            raise ValueError(
-                f"groups.count: found {groups}, allowed: a divisor of the {dim} dimensions"
-            )
+            raise ValueError(f"groups.count: found {groups}, allowed: a divisor of {where}")
         if self.dim_growth and (self.dim_growth.start > dim or self.dim_growth.start % groups):
-            several = f", in {groups} equal parts" if groups > 1 else ""
+            several = f" and a multiple of codebook.groups.count = {groups}" if groups > 1 else ""
             raise ValueError(
-                f"dim_growth.start: found {self.dim_growth.start}, allowed at most the {dim} "
-                f"dimensions of the lookup{several}"
+                f"dim_growth.start: found {self.dim_growth.start}, allowed at most {where}{several}"
             )

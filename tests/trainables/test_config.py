@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import itertools
 import math
+import pkgutil
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -18,10 +20,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic.fields import FieldInfo
 
+import trainables
 from tests.trainables.conftest import make_config, make_dataset
 from trainables.config import TrialConfig
 from trainables.config_block import Block, is_lane_field
-from trainables.config_codebook import CodebookConfig
+from trainables.config_codebook import REFUSED, CodebookConfig
 from trainables.errors import InputError
 from trainables.stack import Stack
 from trainables.yaml_file import read_mapping, yaml_text
@@ -77,7 +80,10 @@ def values_of(annotation: Any, metadata: list[Any]) -> st.SearchStrategy[Any]:
             found = st.dictionaries(st.text(), plain_values, max_size=3)
         case builtins.tuple:
             part, field = get_args(inner[0])
-            found = st.lists(values_of(part, field.metadata), max_size=3)
+            least = max(
+                [limit.min_length for limit in metadata if isinstance(limit, limits.MinLen)] or [0]
+            )
+            found = st.lists(values_of(part, field.metadata), min_size=least, max_size=3)
         case builtins.int | builtins.float:
             found = numbers_of(annotation, metadata)
         case builtins.bool:
@@ -106,13 +112,38 @@ def blocks_of(block: type[Block]) -> st.SearchStrategy[dict[str, Any]]:
 def possible(values: dict[str, Any]) -> dict[str, Any]:
     """Settle what two fields must agree on."""
     book = values.get("codebook", {})
+    update = book.get("update", {})
+    kind = update.get("kind", "gradient")
+    for first, others, _ in REFUSED:
+        if kind == first or book.get(first) is not None:
+            book |= {other: None for other in others if book.get(other) is not None}
+    if kind == "fsq":
+        levels = update.setdefault("levels", [8, 8, 8])
+        while math.prod(levels) > 1_048_576:
+            levels.pop()
+        book["size"] = math.prod(levels)
+    if kind == "lfq":
+        book["size"] = 1 << max(book.get("size", 512).bit_length() - 1, 1)
     size = book.get("size", 512)
     if book.get("growth") is not None:
         start = min(book["growth"].get("start", 64), size)
         book["growth"]["start"] = size = start
     if book.get("kmeans") is not None:
         book["kmeans"]["latents"] = max(book["kmeans"].get("latents", 16_384), size)
+    # Each of the groups gets a whole number of dimensions, open ones too.
+    count = book["groups"].get("count", 2) if book.get("groups") is not None else 1
+    low = book.get("low_dim") is not None
+    block, default = (book["low_dim"], 8) if low else (book, 64)
+    block["dim"] = dim = whole(block.get("dim", default), count)
+    if book.get("dim_growth") is not None:
+        start = min(book["dim_growth"].get("start", 8), dim)
+        book["dim_growth"]["start"] = whole(start, count)
     return values
+
+
+def whole(number: int, parts: int) -> int:
+    """A multiple of `parts` near a number, at least one each."""
+    return max(number // parts, 1) * parts
 
 
 configs = blocks_of(TrialConfig).map(possible)
@@ -127,6 +158,9 @@ configs = blocks_of(TrialConfig).map(possible)
 @example(values={"data": {"kind": "arrays", "path": "0o17"}})
 @example(values={"model": {"strides": [2, 1, 4]}, "codebook": {"entropy": None}})
 @example(values={"codebook": {"growth": {}, "kmeans": {}, "respawn": {}, "update": {}}})
+@example(values={"codebook": {"update": {"kind": "fsq", "levels": [8, 64]}, "groups": {}}})
+@example(values={"codebook": {"normalization": {}, "residual": {}, "low_dim": {}}})
+@example(values={"model": {"kind": "hierarchical", "top_strides": [2, 4]}})
 def test_yaml_gives_the_same_config_back(
     values: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -247,7 +281,51 @@ BAD: list[tuple[dict[str, Any], str]] = [
         {"data": {"kind": "video"}},
         "data.kind: found video; allowed: 'synthetic', 'digits', 'audio', 'images', 'arrays', 'fa",
     ),
-    ({"model": {"kind": None}}, "model.kind: found None; allowed: 'conv', 'factory'"),
+    ({"model": {"kind": None}}, "model.kind: found None; allowed: 'conv', 'hierarchical', 'fact"),
+    (
+        {"codebook": {"normalization": {"kind": "group"}}},
+        "codebook.normalization.kind: found group; allowed: 'batch', 'layer'",
+    ),
+    (
+        {"codebook": {"normalization": {"kind": "layer", "momentum": 0.1}}},
+        "codebook.normalization.momentum: unknown key; allowed: kind",
+    ),
+    (
+        {"codebook": {"normalization": {"momentum": 0}}},
+        "codebook.normalization.momentum: found 0; allowed: greater than 0",
+    ),
+    (
+        {"codebook": {"normalization": True}},
+        "codebook.normalization: found True; allowed: a valid dictionary",
+    ),
+    (
+        {"codebook": {"update": {"kind": "fsq", "levels": [8, 1]}}},
+        "codebook.update.levels.1: found 1; allowed: greater than or equal to 2",
+    ),
+    (
+        {"codebook": {"update": {"kind": "fsq", "levels": [8, True]}}},
+        "codebook.update.levels.1: found True; allowed: a valid integer",
+    ),
+    (
+        {"codebook": {"update": {"kind": "fsq", "levels": []}}},
+        "codebook.update.levels: found list; allowed: Tuple should have at least 1 item",
+    ),
+    (
+        {"codebook": {"update": {"kind": "lfq", "bits": 9}}},
+        "codebook.update.bits: unknown key; allowed: kind",
+    ),
+    (
+        {"model": {"kind": "hierarchical", "top_strides": []}},
+        "model.top_strides: found list; allowed: Tuple should have at least 1 item",
+    ),
+    (
+        {"codebook": {"residual": {"dropout": 1.5}}},
+        "codebook.residual.dropout: found 1.5; allowed: less than or equal to 1",
+    ),
+    (
+        {"training": {"warmup": 2}},
+        "training.warmup: found 2; allowed: less than or equal to 1",
+    ),
     # What a kind requires.
     ({"data": {"kind": "audio"}}, "data.path: required and missing"),
     ({"data": {"kind": "arrays", "path": ""}}, "data.path: found ''; allowed: String should have"),
@@ -269,6 +347,39 @@ BAD: list[tuple[dict[str, Any], str]] = [
     (
         {"codebook": {"size": 64, "kmeans": {"latents": 7}, "growth": {"start": 8}}},
         "codebook.kmeans.latents: found 7, allowed at least the 8 codes to seed",
+    ),
+    (
+        {"codebook": {"size": 256, "update": {"kind": "fsq"}}},
+        "codebook.size: found 256, allowed with fsq: the product of its levels = 512",
+    ),
+    (
+        {"codebook": {"size": 500, "update": {"kind": "lfq"}}},
+        "codebook.size: found 500, allowed with lfq: a power of 2, from 2 up",
+    ),
+    (
+        {"codebook": {"size": 1, "update": {"kind": "lfq"}}},
+        "codebook.size: found 1, allowed with lfq: a power of 2, from 2 up",
+    ),
+    (
+        {"codebook": {"groups": {"count": 3}}},
+        "codebook.groups.count: found 3, allowed: a divisor of codebook.dim = 64",
+    ),
+    (
+        {"codebook": {"groups": {"count": 16}, "low_dim": {}}},
+        "codebook.groups.count: found 16, allowed: a divisor of codebook.low_dim.dim = 8",
+    ),
+    (
+        {"codebook": {"dim": 4, "dim_growth": {}}},
+        "codebook.dim_growth.start: found 8, allowed at most codebook.dim = 4",
+    ),
+    (
+        {"codebook": {"dim_growth": {"start": 16}, "low_dim": {}}},
+        "codebook.dim_growth.start: found 16, allowed at most codebook.low_dim.dim = 8",
+    ),
+    (
+        {"codebook": {"dim_growth": {"start": 6}, "groups": {"count": 4}}},
+        "codebook.dim_growth.start: found 6, allowed at most codebook.dim = 64 and a multiple of "
+        "codebook.groups.count = 4",
     ),
     # Free-form values must survive YAML and JSON.
     (
@@ -296,6 +407,36 @@ def test_bad_input_is_one_line_with_path_found_and_allowed(
         TrialConfig.from_dict(values, "trial.yaml")
     assert str(caught.value).startswith(f"trial.yaml: {line}")
     assert str(caught.value).isprintable()
+
+
+PAIRS = [(first, other, reason) for first, others, reason in REFUSED for other in others]
+
+
+@pytest.mark.parametrize(
+    ("first", "other", "reason"), PAIRS, ids=[f"{first}-{other}" for first, other, _ in PAIRS]
+)
+def test_techniques_that_cannot_act_together_are_refused_with_the_reason(
+    first: str, other: str, reason: str
+) -> None:
+    is_kind = first not in CodebookConfig.model_fields
+    own = {"update": {"kind": first}} if is_kind else {first: {}}
+    for alone in (own, {other: {}}):
+        TrialConfig.from_dict({"codebook": alone})
+    with pytest.raises(InputError) as caught:
+        TrialConfig.from_dict({"codebook": {**own, other: {}}}, "trial.yaml")
+    with_own = f"update.kind {first}" if is_kind else first
+    line = f"codebook.{other}: found with {with_own}, allowed without it: {reason}"
+    assert str(caught.value) == f"trial.yaml: {line}"
+    assert len(reason) > 20
+    assert line.isprintable()
+
+
+def test_each_pair_that_is_refused_is_so_once_and_by_a_name_that_exists() -> None:
+    assert len({(first, other) for first, other, _ in PAIRS}) == len(PAIRS)
+    updates = get_args(CodebookConfig.model_fields["update"].annotation)
+    kinds = {update.model_fields["kind"].default for update in updates}
+    names = kinds | set(CodebookConfig.model_fields)
+    assert {name for first, other, _ in PAIRS for name in (first, other)} <= names
 
 
 def test_values_that_hold_themselves_are_refused() -> None:
@@ -436,43 +577,55 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 # --- signature -----------------------------------------------------------------------------------
 
-EVERYTHING: dict[str, Any] = {
-    "data": {"kind": "synthetic"},
-    "model": {"kind": "conv", "width": 8, "depth": 1, "strides": [2]},
-    "codebook": {
-        "size": 16,
-        "dim": 4,
-        "entropy": {"temperature": 1.0},
-        "sample_entropy": {"temperature": 1.0},
-        "rotation": {},
-        "respawn": {"period": 12, "threshold": 0.4, "buffer": 50},
-        "least_recent": {"patience": 8},
-        "reanchor": {"decay": 0.8},
-        "kmeans": {"latents": 100},
-        "growth": {"start": 4, "at": 0.4},
-    },
-    "training": {"samples": 80, "batch_size": 4, "precision": "float64"},
-    "evaluation": {"latents": 64},
+# Techniques that replace, seed or weigh codes, and those that change what a lookup sees. Not all at
+# once: some exclude each other, and Adam makes rounding errors large where batch norm has left a
+# bias no gradient, so lanes would differ from a stack of one by more than they may.
+CODES: dict[str, Any] = {
+    "entropy": {"temperature": 1.0},
+    "sample_entropy": {"temperature": 1.0},
+    "rotation": {},
+    "respawn": {"period": 12, "threshold": 0.4, "buffer": 50},
+    "least_recent": {"patience": 8},
+    "reanchor": {"decay": 0.8},
+    "kmeans": {"latents": 100},
+    "growth": {"start": 4, "at": 0.4},
+}
+LAYOUT: dict[str, Any] = {
+    "stochastic": {"temperature": 2.0, "until": 0.8},
+    "low_dim": {"dim": 4},
+    "dim_growth": {"start": 2, "at": 0.4},
+    "groups": {"count": 2},
+    "residual": {"levels": 2},
 }
 
 
-def with_kinds(**kinds: dict[str, Any]) -> dict[str, Any]:
-    values = {**EVERYTHING, "codebook": dict(EVERYTHING["codebook"])}
-    for path, block in kinds.items():
-        parent = values["codebook"] if path == "update" else values
-        parent[path] = block
+def base(codebook: dict[str, Any], **blocks: dict[str, Any]) -> dict[str, Any]:
+    values = {
+        "model": {"kind": "conv", "width": 8, "depth": 1, "strides": [2]},
+        "codebook": {"size": 16, "dim": 4, **codebook},
+        "training": {"samples": 80, "batch_size": 4, "precision": "float64"},
+        "evaluation": {"latents": 64},
+        **blocks,
+    }
     return TrialConfig.from_dict(values).to_dict()
 
 
 # Together they hold every block of the config.
 BASES = [
-    with_kinds(update={"kind": "gradient"}),
-    with_kinds(update={"kind": "ema", "decay": 0.9}, data={"kind": "digits"}),
-    with_kinds(data={"kind": "audio", "path": "x"}),
-    with_kinds(data={"kind": "images", "path": "x"}),
-    with_kinds(data={"kind": "arrays", "path": "x"}),
-    with_kinds(
-        data={"kind": "factory", "factory": "a:b"}, model={"kind": "factory", "factory": "c:d"}
+    base(CODES),
+    base({**CODES, "update": {"kind": "ema", "decay": 0.9}}, data={"kind": "digits"}),
+    base(LAYOUT),
+    base({"cosine": {}, "normalization": {"kind": "batch"}}),
+    base({"normalization": {"kind": "layer"}}),
+    base({"update": {"kind": "simvq"}}),
+    base({"update": {"kind": "fsq", "levels": [2, 8]}}),
+    base({"update": {"kind": "lfq"}}),
+    base({}, model={"kind": "hierarchical", "width": 8, "depth": 1}),
+    base({}, data={"kind": "audio", "path": "x"}),
+    base({}, data={"kind": "images", "path": "x"}),
+    base({}, data={"kind": "arrays", "path": "x"}),
+    base(
+        {}, data={"kind": "factory", "factory": "a:b"}, model={"kind": "factory", "factory": "c:d"}
     ),
 ]
 
@@ -483,31 +636,52 @@ def fields_of(block: Block, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[
         value = getattr(block, name)
         if isinstance(value, Block):
             yield from fields_of(value, (*path, name))
-        elif name != "provenance":
+        elif name != "provenance" and not (value is None and is_technique(field)):
             yield (*path, name), field
 
 
-def another(field: FieldInfo, name: str, old: Any) -> Any:
-    """Another allowed value of a field."""
+def is_technique(field: FieldInfo) -> bool:
+    """Whether a field may hold a block."""
+
+    def blocks_in(annotation: Any) -> bool:
+        if isinstance(annotation, type):
+            return issubclass(annotation, Block)
+        return any(blocks_in(part) for part in get_args(annotation))
+
+    return blocks_in(field.annotation)
+
+
+def others(field: FieldInfo, name: str, old: Any) -> list[Any]:
+    """Other values of a field; what it must agree on with other fields may rule some out."""
     low, high, *_ = bounds(list(field.metadata))
     if get_origin(field.annotation) is Literal:
-        return next(v for v in get_args(field.annotation) if v != old)
+        return [value for value in get_args(field.annotation) if value != old]
     match old:
         case bool():
-            new: Any = not old
+            new: list[Any] = [not old]
         case None:
-            new = low + 1
+            new = [low + 1]
         case int():
-            new = 2 * old + 1 if high is None or 2 * old < high else old - 1
+            new = [2 * old + 1, 2 * old] if high is None or 2 * old < high else []
+            new.append(old - 1)
         case float():
-            new = old / 2 if old else 0.5 * (high or 1)
+            new = [old / 2 if old else 0.5 * (high or 1)]
         case str():
-            new = "e:f" if name == "factory" else old + "y"
+            new = ["e:f" if name == "factory" else old + "y"]
         case list():
-            new = [*old, 3]
+            new = [[*old, 3], old[::-1]]
         case dict():
-            new = old | {"n": 2}
+            new = [old | {"n": 2}]
     return new
+
+
+def with_another(name: str) -> tuple[TrialConfig, TrialConfig]:
+    """A config, and one that differs in this field alone."""
+    values, path, field = CASES[name]
+    for new in others(field, path[-1], old_of(values, path)):
+        with contextlib.suppress(InputError):
+            return TrialConfig.from_dict(values), TrialConfig.from_dict(changed(values, path, new))
+    raise AssertionError(name)
 
 
 def changed(values: Mapping[str, Any], path: tuple[str, ...], new: Any) -> dict[str, Any]:
@@ -527,7 +701,7 @@ def cases() -> dict[str, tuple[dict[str, Any], tuple[str, ...], FieldInfo]]:
         for path, field in fields_of(TrialConfig.from_dict(values)):
             if path[-1] != "kind":
                 kinds = {"data": values["data"], "model": values["model"]}
-                kinds["update"] = values["codebook"]["update"]
+                kinds |= {name: values["codebook"][name] for name in ("update", "normalization")}
                 inside = [block["kind"] for name, block in kinds.items() if name in path]
                 found.setdefault(".".join((*path, *inside)), (values, path, field))
     return found
@@ -538,6 +712,8 @@ LANE_FIELDS = {
     "seed",
     "training.samples",
     "training.lr",
+    "training.warmup",
+    "training.lr_final",
     "training.reports",
     "codebook.commitment.beta",
     "codebook.entropy.weight",
@@ -554,7 +730,16 @@ LANE_FIELDS = {
     "codebook.growth.jitter",
     "codebook.update.weight.gradient",
     "codebook.update.lr_ratio.gradient",
+    "codebook.update.lr_final.gradient",
     "codebook.update.decay.ema",
+    "codebook.update.weight.simvq",
+    "codebook.update.lr_ratio.simvq",
+    "codebook.update.lr_final.simvq",
+    "codebook.stochastic.temperature",
+    "codebook.stochastic.until",
+    "codebook.dim_growth.at",
+    "codebook.normalization.momentum.batch",
+    "codebook.residual.dropout",
 }
 
 
@@ -566,7 +751,11 @@ def test_every_block_of_the_config_is_in_the_cases() -> None:
         values = [getattr(block, name) for name in type(block).model_fields]
         return {type(block)}.union(*(used(v) for v in values if isinstance(v, Block)))
 
-    ours = {b for b in blocks(Block) if b.__module__ == "trainables.config"}
+    parts = {module.name for module in pkgutil.iter_modules(trainables.__path__)}
+    modules = {f"trainables.{name}" for name in parts if name.startswith("config")}
+    ours = {b for b in blocks(Block) if b.__module__ in modules}
+    homes = {b.__module__.removeprefix("trainables.config") for b in ours}
+    assert homes == {"", "_block", "_data", "_model", "_codebook"}
     seen = set().union(*(used(TrialConfig.from_dict(values)) for values in BASES))
     assert ours - seen == {b for b in ours if b.__subclasses__()}
 
@@ -577,22 +766,24 @@ def test_the_lane_fields_are_these() -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_signature_leaves_out_lane_fields_and_nothing_else(name: str) -> None:
-    values, path, field = CASES[name]
-    new = another(field, path[-1], old_of(values, path))
-    before, after = (TrialConfig.from_dict(v) for v in (values, changed(values, path, new)))
+    before, after = with_another(name)
     assert before != after
-    assert (before.signature() == after.signature()) == is_lane_field(field)
+    assert (before.signature() == after.signature()) == is_lane_field(CASES[name][2])
 
 
 def test_the_signature_tells_kinds_and_absent_techniques_apart() -> None:
     signatures = {TrialConfig.from_dict(values).signature() for values in BASES}
     assert len(signatures) == len(BASES)
-    full = BASES[0]
-    techniques = [name for name, value in CodebookConfig() if value is None]
-    for technique in techniques:
-        without = changed(full, ("codebook", technique), None)
-        signatures.add(TrialConfig.from_dict(without).signature())
-    assert len(signatures) == len(BASES) + len(techniques)
+    techniques = {name for name, value in CodebookConfig() if value is None}
+    on: set[str] = set()
+    for values in BASES:
+        here = {name for name in techniques if values["codebook"][name] is not None}
+        without = [changed(values, ("codebook", name), None) for name in here]
+        lacking = {TrialConfig.from_dict(v).signature() for v in without}
+        assert len(lacking) == len(here)
+        assert TrialConfig.from_dict(values).signature() not in lacking
+        on |= here
+    assert on == techniques
 
 
 def test_the_signature_ignores_where_a_config_came_from_and_how_it_was_written() -> None:
@@ -606,20 +797,22 @@ def test_the_signature_ignores_where_a_config_came_from_and_how_it_was_written()
 
 @pytest.mark.parametrize("name", sorted(LANE_FIELDS - {"training.reports"}))
 def test_lanes_may_differ_in_a_lane_field_and_it_acts(name: str) -> None:
-    values, path, field = CASES[name]
-    new = another(field, path[-1], old_of(values, path))
-    trials = [TrialConfig.from_dict(v) for v in (values, changed(values, path, new))]
+    trials = with_another(name)
     dataset, device = make_dataset(), torch.device("cpu")
     together = Stack(trials, dataset, device)
     together.advance(20)
-    states = []
+    states, given = [], []
+    x = torch.linspace(-1, 1, 3 * 6 * 8, dtype=torch.float64).view(1, 3, 6, 8).sin()
     for lane, trial in enumerate(trials):
         alone = Stack([trial], dataset, device)
         alone.advance(20)
         states.append(alone.lane_state(0))
+        given.append(alone.decode(alone.encode(x, lambda quantizer, z: quantizer.unquantized(z))))
         for key, value in together.lane_state(lane).items():
             torch.testing.assert_close(value, states[-1][key], rtol=1e-7, atol=1e-9, msg=key)
+    # It has reached what encoder and decoder make of an input, not some counter only.
     assert any(not torch.equal(states[0][key], states[1][key]) for key in states[0])
+    assert not torch.equal(*given)
 
 
 def test_a_fixed_field_keeps_trials_apart() -> None:
