@@ -26,7 +26,8 @@ Resolve = Callable[[Pick], tuple[dict[str, Any], list[str]]]
 def check_shared(tree: Section) -> None:
     """Refuse to search what has to be the same for all trials."""
     for leaf in leaves(tree):
-        if _SHARED.fullmatch(key_path(leaf.name)) and not isinstance(leaf.node, Constant):
+        differs = leaf.branch or not isinstance(leaf.node, Constant)
+        if _SHARED.fullmatch(key_path(leaf.name)) and differs:
             raise refusal(leaf.name, "a search", "a constant, so that trials are comparable")
 
 

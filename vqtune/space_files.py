@@ -55,13 +55,23 @@ def extended(values: dict[str, Any], path: Path, chain: tuple[Path, ...]) -> Pat
 def merge(inherited: Any, over: Any) -> Any:
     """Lay `over` over `inherited`: blocks merge key by key, anything else replaces.
 
-    A block of another `kind` replaces too: the parameters of one kind mean nothing to another.
+    A block of another `kind` replaces too: the parameters of one kind mean nothing to another. So
+    does `choices`: its branches belong together.
     """
     if not is_block(inherited) or not is_block(over):
         return over
     if over.get("kind", inherited.get("kind")) != inherited.get("kind"):
         return over
-    return {**inherited, **{k: merge(inherited.get(k), value) for k, value in over.items()}}
+    return merge_keys(inherited, over)
+
+
+def merge_keys(inherited: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Lay a block over another; the root of all parameters is one, whatever it holds."""
+    merged = {
+        key: value if key == "choices" else merge(inherited.get(key), value)
+        for key, value in over.items()
+    }
+    return {**inherited, **merged}
 
 
 def with_samples(parameters: dict[str, Any], samples: object) -> dict[str, Any]:

@@ -81,9 +81,14 @@ class Constant:
 
 @dataclass(frozen=True)
 class Section:
-    """A block of TrialConfig, its keys in the order of the file."""
+    """A block of TrialConfig, its keys in the order of the file.
+
+    Where `choices` stands beside them, the branch chosen is laid over them. Their parameters exist
+    in every branch: the parser sees to it that a branch replaces nothing that is searched.
+    """
 
     children: dict[str, Node]
+    choice: Choice | None = None
 
 
 @dataclass(frozen=True)
@@ -174,7 +179,10 @@ def resolve(node: Node, pick: Pick, name: str = "", seen: list[str] | None = Non
     if isinstance(node, Constant):
         return copy.deepcopy(node.value)
     if isinstance(node, Section):
-        return {k: resolve(child, pick, join(name, k), seen) for k, child in node.children.items()}
+        own = {k: resolve(child, pick, join(name, k), seen) for k, child in node.children.items()}
+        if node.choice is None:
+            return own
+        return laid_over(own, resolve(node.choice, pick, name or ROOT, seen))
     option = pick(name, node)
     if isinstance(node, Range):
         return option
@@ -182,6 +190,15 @@ def resolve(node: Node, pick: Pick, name: str = "", seen: list[str] | None = Non
     return resolve(
         branch, pick, name if isinstance(branch, Constant) else inside(name, option), seen
     )
+
+
+def laid_over(values: Any, over: Any) -> Any:
+    """Merge plain values key by key; a block of another `kind` replaces, as anything else does."""
+    if not isinstance(values, dict) or not isinstance(over, dict):
+        return over
+    if over.get("kind", values.get("kind")) != values.get("kind"):
+        return over
+    return {**values, **{k: laid_over(values.get(k), value) for k, value in over.items()}}
 
 
 @dataclass(frozen=True)
@@ -199,6 +216,8 @@ def leaves(node: Node, name: str = "", branch: dict[str, Option] | None = None) 
     if isinstance(node, Section):
         for key, child in node.children.items():
             yield from leaves(child, join(name, key), branch)
+        if node.choice is not None:
+            yield from leaves(node.choice, name or ROOT, branch)
         return
     yield Leaf(name, node, branch)
     if isinstance(node, Choice):
@@ -210,7 +229,7 @@ def leaves(node: Node, name: str = "", branch: dict[str, Option] | None = None) 
 def grid_size(node: Node, name: str = "") -> int:
     """How many points `grid` has; raises InputError for a continuous range."""
     if isinstance(node, Section):
-        return math.prod(grid_size(child, join(name, k)) for k, child in node.children.items())
+        return math.prod(grid_size(child, inner) for inner, child in _parts(node, name))
     if isinstance(node, Choice):
         return sum(grid_size(child, inside(name, k)) for k, child in node.branches.items())
     if isinstance(node, Constant):
@@ -224,7 +243,7 @@ def grid_size(node: Node, name: str = "") -> int:
 def grid(node: Node, name: str = "") -> Iterator[dict[str, Option]]:
     """Every combination of options, with the parameters of the chosen branches only."""
     if isinstance(node, Section):
-        parts = [list(grid(child, join(name, key))) for key, child in node.children.items()]
+        parts = [list(grid(child, inner)) for inner, child in _parts(node, name)]
         for points in itertools.product(*parts):
             yield {key: option for point in points for key, option in point.items()}
     elif isinstance(node, Choice):
@@ -236,7 +255,17 @@ def grid(node: Node, name: str = "") -> Iterator[dict[str, Option]]:
         yield from ({name: option} for option in node.options())
 
 
+def _parts(section: Section, name: str) -> Iterator[tuple[str, Node]]:
+    """What a section holds, by name: its keys and what is chosen between."""
+    yield from ((join(name, key), child) for key, child in section.children.items())
+    if section.choice is not None:
+        yield name or ROOT, section.choice
+
+
 # --- names --------------------------------------------------------------------------
+
+# The name of the choice at the root, which has no key path: where a file has it.
+ROOT = "parameters"
 
 
 def join(name: str, key: str) -> str:
@@ -251,4 +280,5 @@ def inside(name: str, label: Option) -> str:
 
 def key_path(name: str) -> str:
     """Strip the branches from a name: the key path in TrialConfig."""
-    return re.sub(r"\[[^\]]*\]", "", name)
+    path = re.sub(r"\[[^\]]*\]", "", name)
+    return "" if path == ROOT else path.removeprefix(f"{ROOT}.")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
@@ -19,7 +19,18 @@ from pydantic.fields import FieldInfo
 from trainables.config import TrialConfig
 from trainables.config_block import Block
 from vqtune.space_errors import check_keys, did_you_mean, refusal, shown
-from vqtune.space_nodes import Choice, Constant, Node, Option, Range, Section, inside, join
+from vqtune.space_nodes import (
+    ROOT,
+    Choice,
+    Constant,
+    Node,
+    Option,
+    Parameter,
+    Range,
+    Section,
+    inside,
+    join,
+)
 
 # W&B's distributions that Optuna can express, and the keys that each takes. Optuna has no normal
 # distribution, no weights on values, and no range that is both log and quantised. W&B's
@@ -43,8 +54,8 @@ def parse(parameters: Mapping[str, Any]) -> Section:
 
 
 def is_block(raw: object) -> bool:
-    """Whether this is a block of keys, rather than a leaf, a `choices` or a plain value."""
-    return isinstance(raw, dict) and "choices" not in raw and not LEAF_KEYS & raw.keys()
+    """Whether this is a block of keys, rather than a leaf, a mere `choices` or a plain value."""
+    return isinstance(raw, dict) and raw.keys() != {"choices"} and not LEAF_KEYS & raw.keys()
 
 
 # --- blocks and branches -------------------------------------------------------------------------
@@ -58,7 +69,7 @@ def _node(raw: Any, name: str, field: FieldInfo | None) -> Node:
         if options and not (raw is None and nullable):
             raise refusal(name, shown(raw), "a block or choices" + ", or null" * nullable)
         return Constant(raw)
-    if "choices" in raw:
+    if raw.keys() == {"choices"} or ("choices" in raw and len(options) != 1):
         return _choices(raw, name, field)
     if LEAF_KEYS & raw.keys():
         return _leaf(raw, name, field)
@@ -72,33 +83,81 @@ def _node(raw: Any, name: str, field: FieldInfo | None) -> Node:
 
 def _section(raw: Mapping[str, Any], name: str, block: type[Block]) -> Section:
     fields = {k: f for k, f in block.model_fields.items() if k != "provenance"}
-    check_keys(raw, [*fields, "choices"] if name else fields, name)
-    return Section({key: _node(value, join(name, key), fields[key]) for key, value in raw.items()})
+    check_keys(raw, [*fields, "choices"], name)
+    children = {
+        key: _node(value, join(name, key), fields[key])
+        for key, value in raw.items()
+        if key != "choices"
+    }
+    own = Section(children)
+    if "choices" not in raw:
+        return own
+    name = name or ROOT
+    branches: dict[Option, Node] = {}
+    for label, branch in _labelled(raw["choices"], name):
+        if not isinstance(branch, dict) or LEAF_KEYS & branch.keys():
+            raise refusal(inside(name, label), shown(branch), "a block; {} for nothing")
+        section = _section(branch, inside(name, label), block)
+        _check_kept(own, section, inside(name, label))
+        branches[label] = section
+    return Section(children, Choice(branches, plain=next(iter(branches))))
 
 
 def _choices(raw: dict[str, Any], name: str, field: FieldInfo | None) -> Choice:
     if len(raw) > 1:
         other = next(key for key in raw if key != "choices")
         raise refusal(name, f"choices mixed with {other!r}", "choices alone")
-    branches = raw["choices"]
-    if not isinstance(branches, dict) or not branches:
-        raise refusal(
-            join(name, "choices"),
-            shown(branches) if branches else "nothing to choose from",
-            "a mapping of at least one label to a block or null",
-        )
     nodes: dict[Option, Node] = {}
-    for label, branch in branches.items():
-        if not isinstance(label, str) or not _LABEL.fullmatch(label):
-            raise refusal(
-                join(name, "choices"), f"label {label!r}", "a string of letters, digits, _ and -"
-            )
+    for label, branch in _labelled(raw["choices"], name):
         if branch is not None and not is_block(branch):
             raise refusal(
                 inside(name, label), shown(branch), "a block or null; for plain values use `values`"
             )
         nodes[label] = _node(branch, inside(name, label), field)
     return Choice(nodes, plain=next(iter(nodes)))
+
+
+def _labelled(branches: Any, name: str) -> list[tuple[str, Any]]:
+    if not isinstance(branches, dict) or not branches:
+        raise refusal(
+            join(name, "choices"),
+            shown(branches) if branches else "nothing to choose from",
+            "a mapping of at least one label to a block or null",
+        )
+    for label in branches:
+        if not isinstance(label, str) or not _LABEL.fullmatch(label):
+            raise refusal(
+                join(name, "choices"), f"label {label!r}", "a string of letters, digits, _ and -"
+            )
+    return list(branches.items())
+
+
+def _check_kept(own: Section, branch: Section, name: str) -> None:
+    """Refuse a branch that replaces what is searched beside `choices`: it would act for nothing."""
+    searched = [path for path, node in _settings(own) if not isinstance(node, Constant)]
+    constants = {path: node.value for path, node in _settings(own) if isinstance(node, Constant)}
+    for path, node in _settings(branch):
+        block, _, key = path.rpartition(".")
+        kind = key == "kind" and isinstance(node, Constant) and node.value != constants.get(path)
+        replaced = block if kind else path
+        for other in searched:
+            if f"{other}.".startswith(f"{replaced}.") or replaced.startswith(f"{other}."):
+                raise refusal(
+                    join(name, path),
+                    f"a value in a branch, with {other} searched beside `choices`",
+                    "one of the two",
+                )
+
+
+def _settings(node: Node, path: str = "") -> Iterator[tuple[str, Constant | Parameter]]:
+    """Every value that a block sets, in whichever branch, by its key path."""
+    if not isinstance(node, Section):
+        yield path, node
+        return
+    for key, child in node.children.items():
+        yield from _settings(child, join(path, key))
+    for branch in node.choice.branches.values() if node.choice else ():
+        yield from _settings(branch, path)
 
 
 def _blocks(annotation: Any) -> list[type[Block]]:

@@ -24,7 +24,7 @@ from trainables.yaml_file import read_mapping
 from vqtune import space_nodes as nodes
 from vqtune.space_check import check_configs, check_shared
 from vqtune.space_errors import check_keys, check_shapes, located, refusal
-from vqtune.space_files import extended, find, merge, shipped, with_samples
+from vqtune.space_files import extended, find, merge_keys, shipped, with_samples
 from vqtune.space_nodes import Constant, Option, Parameter, RandomTrial, Section, TrialLike
 from vqtune.space_parser import parse
 
@@ -165,7 +165,7 @@ class Space:
         parameters = self.parameters
         for path, value in overrides.items():
             tree = functools.reduce(lambda inner, key: {key: inner}, path.split(".")[::-1], value)
-            parameters = merge(parameters, tree)
+            parameters = merge_keys(parameters, tree)
         with located(where):
             return replace(self, parameters=parameters)
 
@@ -234,14 +234,17 @@ class Row(NamedTuple):
 def describe_space(space: Space) -> list[Row]:
     """Put every searched parameter in words, in the order of the file."""
     return [
-        Row(
-            leaf.name,
-            leaf.node.text(),
-            " and ".join(f"{name} = {label}" for name, label in leaf.branch.items()),
-        )
+        Row(leaf.name, leaf.node.text(), _branch_in_words(leaf.branch))
         for leaf in nodes.leaves(space.tree)
         if not isinstance(leaf.node, Constant)
     ]
+
+
+def _branch_in_words(branch: Mapping[str, Option]) -> str:
+    labels: dict[str, list[str]] = {}
+    for name, label in branch.items():
+        labels.setdefault(nodes.key_path(name) or nodes.ROOT, []).append(str(label))
+    return " and ".join(f"{path} = {', '.join(chosen)}" for path, chosen in labels.items())
 
 
 def _load(path: Path, chain: tuple[Path, ...]) -> Space:
@@ -259,7 +262,7 @@ def _load(path: Path, chain: tuple[Path, ...]) -> Space:
             parameters = with_samples(parameters, search.pop("samples"))
         if parent:
             search = {**parent.search.model_dump(), **search}
-            parameters = merge(parent.parameters, parameters)
+            parameters = merge_keys(parent.parameters, parameters)
         description = " ".join(values.get("description", "").split())
         return Space(path.stem, description, str(path), _settings(search), parameters)
 

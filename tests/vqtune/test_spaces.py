@@ -253,5 +253,103 @@ def test_a_branch_inside_a_branch_is_told_in_full(load: Load) -> None:
     assert describe_space(space)[-1] == (
         "codebook[seeded].kmeans[on].iterations",
         "1 to 9, uniform integers",
-        "codebook = seeded and codebook[seeded].kmeans = on",
+        "codebook = seeded and codebook.kmeans = on",
     )
+
+
+# --- choices beside other keys -------------------------------------------------------------------
+
+BESIDE = """
+parameters:
+  training: {lr: {values: [0.001, 0.002]}}
+  codebook:
+    update: {kind: gradient, lr_ratio: 2.0}
+    commitment: {beta: {values: [0.25, 1.0]}}
+    choices:
+      one: {}
+      many:
+        size: 8
+        update: {kind: ema}
+        groups: {count: {values: [2, 4]}}
+  choices:
+    flat: {codebook: {dim: 32}}
+    deep:
+      model: {kind: hierarchical}
+      choices:
+        coarse: {model: {kind: hierarchical, top_strides: [4]}}
+        fine: {codebook: {entropy: {weight: {values: [0.1, 0.2]}}}}
+"""
+
+
+def test_a_branch_is_laid_over_the_keys_beside_it(load: Load) -> None:
+    space = load(BESIDE)
+    assert space.parameter_names() == [
+        "training.lr",
+        "codebook.commitment.beta",
+        "codebook",
+        "codebook[many].groups.count",
+        "parameters",
+        "parameters[deep]",
+        "parameters[deep][fine].codebook.entropy.weight",
+    ]
+    shared = {"training.lr": 0.001, "codebook.commitment.beta": 1.0}
+    many = {"codebook": "many", "codebook[many].groups.count": 4}
+    fine = {"parameters": "deep", "parameters[deep]": "fine"}
+    fine |= {"parameters[deep][fine].codebook.entropy.weight": 0.2}
+    assert space.suggest(optuna.trial.FixedTrial(shared | many | fine)) == {
+        "training": {"lr": 0.001},
+        "model": {"kind": "hierarchical"},
+        "codebook": {
+            "size": 8,
+            "update": {"kind": "ema"},  # of another kind: nothing of the other's is left
+            "commitment": {"beta": 1.0},
+            "groups": {"count": 4},
+            "entropy": {"weight": 0.2},
+        },
+        "evaluation": {"latents": 25_600},
+    }
+    flat = {"codebook": "one", "parameters": "flat"}
+    assert space.suggest(optuna.trial.FixedTrial(shared | flat))["codebook"] == {
+        "update": {"kind": "gradient", "lr_ratio": 2.0},
+        "commitment": {"beta": 1.0},
+        "dim": 32,
+    }
+    assert space.baseline().codebook.dim == 32
+    assert space.baseline().model.kind == "conv"
+
+
+def test_optuna_is_asked_for_the_parameters_of_the_branch_only(load: Load) -> None:
+    space = load(BESIDE)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    seen = set()
+    for _ in range(40):
+        trial = study.ask()
+        config = TrialConfig.from_dict(space.suggest(trial))
+        names = set(trial.params)
+        assert {"training.lr", "codebook.commitment.beta", "codebook", "parameters"} <= names
+        assert ("codebook[many].groups.count" in names) == (config.codebook.groups is not None)
+        assert ("parameters[deep]" in names) == (config.model.kind == "hierarchical")
+        seen |= names
+    assert seen == set(space.parameter_names())
+
+
+def test_a_grid_multiplies_by_the_branches_beside_the_keys(load: Load) -> None:
+    grid = load(BESIDE).enumerate_grid()
+    assert len(grid) == 2 * 2 * (1 + 2) * (1 + 1 + 2)
+    assert len({tuple(sorted(point.items())) for point in grid}) == len(grid)
+
+
+def test_branches_beside_keys_are_put_in_words(load: Load) -> None:
+    rows = {row.parameter: row.branch for row in describe_space(load(BESIDE))}
+    assert rows["training.lr"] == rows["codebook"] == rows["parameters"] == ""
+    assert rows["codebook[many].groups.count"] == "codebook = many"
+    assert rows["parameters[deep]"] == "parameters = deep"
+    assert rows["parameters[deep][fine].codebook.entropy.weight"] == "parameters = deep, fine"
+
+
+def test_a_space_may_be_one_choice(load: Load) -> None:
+    choices = "{a: {codebook: {size: 64}}, b: {model: {width: 32}}}"
+    space = load(f"extends: base\nparameters: {{choices: {choices}}}")
+    assert {draw.codebook.size for draw in space.draw(9)} == {64, 512}
+    assert {draw.data.files for draw in space.draw(9) if draw.data.kind == "synthetic"} == {400}
+    assert space.baseline().codebook.size == 64

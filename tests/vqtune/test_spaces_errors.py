@@ -27,7 +27,7 @@ CASES = {
     "unknown block": (
         "parameters: {codebok: {}}",
         "codebok: found an unknown key",
-        "seed, data, model, codebook, training, evaluation; did you mean 'codebook'?",
+        "seed, data, model, codebook, training, evaluation, choices; did you mean 'codebook'?",
     ),
     "unknown key": (
         "parameters: {codebook: {comitment: {beta: 1.0}}}",
@@ -72,7 +72,7 @@ CASES = {
     "unknown kind": (
         "parameters: {codebook: {update: {kind: emma}}}",
         "codebook.update.kind: found 'emma'",
-        "gradient, ema; did you mean 'ema'?",
+        "gradient, ema, simvq, fsq, lfq; did you mean 'ema'?",
     ),
     "searched kind": (
         "parameters: {codebook: {update: {kind: {values: [gradient, ema]}}}}",
@@ -163,6 +163,62 @@ CASES = {
         "codebook.update: found choices mixed with 'kind'",
         "choices alone",
     ),
+    "no choices beside other keys": (
+        "parameters: {codebook: {size: 64, choices: {}}}",
+        "codebook.choices: found nothing to choose from",
+        "a mapping of at least one label",
+    ),
+    "label with a bracket beside other keys": (
+        "parameters: {seed: 1, choices: {'a]': {}}}",
+        "parameters.choices: found label 'a]'",
+        "a string of letters",
+    ),
+    "null branch beside other keys": (
+        "parameters: {codebook: {size: 64, choices: {a: {dim: 8}, b: null}}}",
+        "codebook[b]: found null",
+        "a block; {} for nothing",
+    ),
+    "leaf as a branch at the root": (
+        "parameters: {choices: {a: {values: [1, 2]}}}",
+        "parameters[a]: found a mapping",
+        "a block; {} for nothing",
+    ),
+    "unknown key in a branch at the root": (
+        "parameters: {choices: {a: {codebook: {siz: 8}}}}",
+        "parameters[a].codebook.siz: found an unknown key",
+        "size, dim, ",
+    ),
+    "bad value in a branch at the root": (
+        "parameters: {choices: {a: {}, b: {choices: {c: {codebook: {dim: 0}}}}}}",
+        "parameters[b][c].codebook.dim: found 0",
+        "greater than or equal to 1",
+    ),
+    "branch over what is searched": (
+        "parameters: {codebook: {dim: {values: [8, 16]}, choices: {a: {dim: 4}, b: {}}}}",
+        "codebook[a].dim: found a value in a branch, with dim searched beside `choices`",
+        "one of the two",
+    ),
+    "branch that ends a searched block": (
+        "parameters: {codebook: {respawn: {period: {values: [8, 16]}}},"
+        " choices: {a: {codebook: {respawn: null}}}}",
+        "parameters[a].codebook.respawn: found a value in a branch,"
+        " with codebook.respawn.period searched beside `choices`",
+        "one of the two",
+    ),
+    "branch inside a searched block": (
+        "parameters: {codebook: {respawn: {choices: {on: {}, off: null}}, choices:"
+        " {a: {respawn: {period: 8}}}}}",
+        "codebook[a].respawn.period: found a value in a branch,"
+        " with respawn searched beside `choices`",
+        "one of the two",
+    ),
+    "branch of another kind than what is searched": (
+        "parameters: {model: {width: {values: [8, 16]}},"
+        " choices: {a: {choices: {b: {model: {kind: hierarchical}}}}}}",
+        "parameters[a].model.kind: found a value in a branch,"
+        " with model.width searched beside `choices`",
+        "one of the two",
+    ),
     "null where a block is needed": (
         "parameters: {codebook: {update: {choices: {a: {kind: ema}, b: null}}}}",
         "codebook.update[b]: found null",
@@ -177,6 +233,16 @@ CASES = {
     "budget in a branch": (
         "parameters: {training: {choices: {a: {samples: 1}, b: {samples: 2}}}}",
         "training: found a search",
+        "a constant, so that trials are comparable",
+    ),
+    "seed in a branch": (
+        "parameters: {choices: {a: {seed: 1}, b: {seed: 2}}}",
+        "parameters[a].seed: found a search",
+        "a constant, so that trials are comparable",
+    ),
+    "data in a branch": (
+        "parameters: {choices: {a: {data: {kind: digits}}, b: {}}}",
+        "parameters[a].data.kind: found a search",
         "a constant, so that trials are comparable",
     ),
     "searched evaluation": (

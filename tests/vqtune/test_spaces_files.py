@@ -73,6 +73,23 @@ def test_a_block_of_another_kind_replaces(write: Write) -> None:
     assert codebook["update"] == {"kind": "gradient", "lr_ratio": 2.0, "weight": 3.0}
 
 
+def test_choices_beside_keys_replace_choices_and_leave_the_keys(write: Write) -> None:
+    write(
+        "parameters:\n"
+        "  codebook: {dim: 8, choices: {a: {size: 16}, b: {size: 32}}}\n"
+        "  choices: {x: {training: {lr: 0.1}}, y: {}}\n",
+        "a.yaml",
+    )
+    child = write(
+        "extends: a.yaml\n"
+        "parameters: {codebook: {size: 64, choices: {a: {dim: 4}}}, choices: {z: {}}}\n"
+    )
+    assert load_space(str(child)).parameters == {
+        "codebook": {"dim": 8, "size": 64, "choices": {"a": {"dim": 4}}},
+        "choices": {"z": {}},
+    }
+
+
 def test_extends_is_relative_to_the_file(tmp_path: Path, write: Write) -> None:
     (tmp_path / "sub").mkdir()
     write("parameters: {seed: 3}", "top.yaml")
