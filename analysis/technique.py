@@ -16,10 +16,11 @@ PLAIN: dict[str, Any] = {
     "codebook": {
         "size": 512,
         "dim": 64,
-        "update": {"kind": "gradient", "weight": 1.0, "lr_ratio": 1.0},
+        "update": {"kind": "gradient", "weight": 1.0, "lr_ratio": 1.0, "lr_final": 1.0},
         "commitment": {"beta": 0.25},
     },
-    "training": {"batch_size": 16, "lr": 1e-3},
+    "model": {"kind": "conv"},
+    "training": {"batch_size": 16, "lr": 1e-3, "warmup": 0.0, "lr_final": 1.0},
 }
 
 # Settings that have a symbol or a shorter name.
@@ -32,23 +33,37 @@ _SYMBOLS = {
 # Parameters that tell a technique in short, joined by slashes; one that is not named here is told
 # with all its parameters, by name.
 _SHORT: dict[str, tuple[str, ...]] = {
+    "cosine": (),
+    "dim_growth": ("start", "at"),
     "entropy": ("weight",),
+    "groups": ("count",),
     "growth": ("start", "at"),
     "kmeans": (),
+    "least_recent": ("patience",),
+    "low_dim": ("dim",),
+    "normalization": ("kind",),
+    "reanchor": ("decay",),
+    "residual": ("levels", "dropout"),
     "respawn": ("period", "threshold"),
+    "rotation": (),
+    "sample_entropy": ("weight",),
+    "stochastic": ("temperature", "until"),
 }
+# What changes nothing at 0 is told otherwise only.
+_OFF_AT_0 = {"dropout"}
 
 
 def technique_summary(config: Mapping[str, Any], plain: Mapping[str, Any] = PLAIN) -> str:
     """Tell in a few words what a nested config does otherwise than the config `plain`.
 
     For instance `ema decay=0.98, β=2, respawn 3200/0.1, kmeans`; `plain` if nothing differs.
-    First the update rule (parameters of 1 change nothing and are left out), then the settings
-    whose values differ, then the codebook's techniques, with `no` before one that is off.
+    First the model where it is of another kind, then the update rule (parameters of 1 change
+    nothing and are left out), then the settings whose values differ, then the codebook's
+    techniques, with `no` before one that is off.
     """
     codebook, reference = config["codebook"], plain["codebook"]
-    parts = []
-    if codebook["update"] != reference["update"]:
+    parts = [*_model(config.get("model", {}), plain.get("model", {}))]
+    if _update(codebook["update"]) != _update(reference["update"]):
         parts.append(_update(codebook["update"]))
     values, plain_values = _settings(config), _settings(plain)
     parts += [
@@ -79,19 +94,36 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     blocks = {"update", *_techniques(config["codebook"])}
     codebook = {name: value for name, value in config["codebook"].items() if name not in blocks}
     flat = flatten({**config, "codebook": codebook}, ".")
-    return {path: value for path, value in flat.items() if path != "seed" and value is not None}
+    apart = ("seed", "model.kind")
+    return {path: value for path, value in flat.items() if path not in apart and value is not None}
+
+
+def _model(block: Mapping[str, Any], plain: Mapping[str, Any]) -> list[str]:
+    """The kind of a model of another kind, with the strides of a hierarchy's top but for one 2."""
+    if block.get("kind") in (None, plain.get("kind")):
+        return []
+    top = block.get("top_strides", [2])
+    return [f"{block['kind']}{'' if list(top) == [2] else ' ' + _short(top)}"]
 
 
 def _update(block: Mapping[str, Any]) -> str:
-    shown = [f"{k}={_short(v)}" for k, v in block.items() if k != "kind" and v != 1]
+    """The kind and what it is set to; levels say by themselves what they are."""
+    shown = [
+        _short(v) if k == "levels" else f"{k}={_short(v)}"
+        for k, v in block.items()
+        if k != "kind" and v != 1
+    ]
     return " ".join([str(block["kind"]), *shown])
 
 
 def _technique(name: str, block: Mapping[str, Any]) -> str:
     if name not in _SHORT:
         return " ".join([name, *(f"{k}={_short(v)}" for k, v in flatten(block, ".").items())])
-    return f"{name} {'/'.join(_short(block[key]) for key in _SHORT[name])}".rstrip()
+    shown = [_short(block[key]) for key in _SHORT[name] if block[key] or key not in _OFF_AT_0]
+    return f"{name} {'/'.join(shown)}".rstrip()
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return "x".join(map(str, value)) or "none"
     return f"{value:.4g}" if isinstance(value, float) else str(value).replace(" ", "")
