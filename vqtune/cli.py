@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import shlex
 import shutil
@@ -28,6 +30,19 @@ _FOLDER = click.Path(path_type=Path)
 class Commands(click.Group):
     """Turns bad input into one line and exit 2, everywhere."""
 
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run the command line; what click would tell in four lines is told in one."""
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(line_buffering=True)  # a log shows a line when it is written
+        try:
+            return super().main(*args, **{**extra, "standalone_mode": False})
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.format_message())
+            sys.exit(BAD_INPUT)
+        except click.ClickException as error:
+            click.echo(f"Error: {error.format_message()}", err=True)
+            sys.exit(BAD_INPUT)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""
         from analysis.errors import RunError  # noqa: PLC0415
@@ -38,7 +53,17 @@ class Commands(click.Group):
         except (InputError, RunError) as error:
             click.echo(f"Error: {error}", err=True)
             sys.exit(BAD_INPUT)
-        except KeyboardInterrupt:
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            where = f" at {error.filename}" if error.filename else ""
+            click.echo(
+                f"Error: no space left on the disk{where}; what was computed is kept. Make room, "
+                "and go on with the same command (a search with --resume)",
+                err=True,
+            )
+            sys.exit(FAILED)
+        except (KeyboardInterrupt, click.Abort):
             click.echo("Interrupted", err=True)
             sys.exit(INTERRUPTED)
 
@@ -187,16 +212,16 @@ def export(run: str, top: int, out: Path | None, form: str) -> None:
 @click.option("--samples", type=click.IntRange(min=1), help="Training examples to draw.")
 @click.option("--seeds", type=click.IntRange(min=1), default=1, help="Train with so many seeds.")
 @click.option("--data", type=_FOLDER, help="Folder of other data.")
-@click.option("--out", type=_FOLDER, help="Folder to write to; by default trained/CONFIG.")
+@click.option("--out", type=_FOLDER, help="Folder to write to; by default trained/[RUN/]CONFIG.")
 def train(
     config: Path, samples: int | None, seeds: int, data: Path | None, out: Path | None
 ) -> None:
     """Train CONFIG, a TrialConfig YAML, in this process; run again to resume."""
     from trainables.config import TrialConfig  # noqa: PLC0415
-    from vqtune.train import adapted, claim  # noqa: PLC0415
+    from vqtune.train import adapted, claim, trained_folder  # noqa: PLC0415
 
     given = TrialConfig.from_yaml(config)
-    folder = out or Path("trained") / config.stem
+    folder = out or trained_folder(given, config.stem)
     console = _console()
     reports = []
     for seed in range(given.seed, given.seed + seeds):

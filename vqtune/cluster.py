@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -79,9 +80,13 @@ def ray_cluster(address: str | None) -> Iterator[None]:
             "RAY_AUTH_TOKEN_PATH to the cluster's token",
             "--address",
         ) from None
+    # A `kill` by a shell or a batch system ends it as Ctrl-C does, with all saved. Ray's own
+    # handler, which it sets when it starts, would end the process at once.
+    previous = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
     try:
         yield
     finally:
+        signal.signal(signal.SIGTERM, previous)
         ray.shutdown()
 
 

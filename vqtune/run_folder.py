@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from trainables.errors import InputError
 from trainables.yaml_file import read_mapping, yaml_text
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 # Below this a search would stop in its first minutes.
 LEAST_FREE_BYTES = 100 * 2**20
 
@@ -97,7 +97,7 @@ def _unstarted(run: RunFolder) -> bool:
 
 
 def _path(storage: Path, name: str) -> Path:
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise InputError(
             f"found {name!r}; allowed: up to 100 letters, digits, '.', '_' and '-', the first a "
             "letter or digit",

@@ -13,7 +13,7 @@ from trainables.config import TrialConfig
 from trainables.data import load_dataset
 from trainables.errors import InputError
 from trainables.trainer import CHECKPOINT, Report, Trainer, weights_of
-from vqtune.run_folder import out_folder, write_json, write_text
+from vqtune.run_folder import NAME, out_folder, write_json, write_text
 from vqtune.search import data_block
 
 # What an interrupt before the first report leaves behind.
@@ -79,6 +79,16 @@ def train(
     write_tensors(out / "weights.safetensors", weights_of(tensors), header)
     write_json(out / "metrics.json", trainer.report)
     return trainer.report
+
+
+def trained_folder(config: TrialConfig, name: str) -> Path:
+    """Where a training goes unless told otherwise; apart by run where an export tells it.
+
+    The first configs of two runs may well have one name.
+    """
+    run = (config.provenance or {}).get("run")
+    known = isinstance(run, str) and NAME.fullmatch(run)
+    return Path("trained") / str(run) / name if known else Path("trained") / name
 
 
 def claim(config: TrialConfig) -> dict[str, Any]:

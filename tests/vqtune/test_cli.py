@@ -28,7 +28,7 @@ from trainables.errors import InputError
 from vqtune.cli import main
 from vqtune.cluster import ray_cluster, resources
 from vqtune.run_folder import LEAST_FREE_BYTES
-from vqtune.search import _prepare
+from vqtune.session import prepare
 from vqtune.spaces import available, load_space
 
 
@@ -277,12 +277,12 @@ USAGE: list[list[str]] = [
 
 
 @pytest.mark.parametrize("arguments", USAGE, ids=" ".join)
-def test_a_call_that_is_no_call_shows_usage(arguments: list[str], folder: Path) -> None:
+def test_a_call_that_is_no_call_is_one_line_too(arguments: list[str], folder: Path) -> None:
     result = call(*arguments)
     assert result.exit_code == 2
     assert result.stdout == ""
-    assert result.stderr.startswith("Usage: main")
-    assert result.stderr.splitlines()[-1].startswith("Error: ")
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stderr.startswith("Error: ")
     assert not (folder / "runs").exists()
 
 
@@ -410,7 +410,7 @@ def told(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, st
                 values["parameters"] |= yaml.safe_load(text.replace("FOLDER", str(place)))
                 (place / "space.yaml").write_text(yaml.safe_dump(values))
                 with pytest.raises(InputError) as caught:
-                    _prepare(load_space("space.yaml").baseline(), resources(None, None))
+                    prepare(load_space("space.yaml").baseline(), resources(None, None))
                 lines[name] = str(caught.value)
     return lines
 
@@ -455,6 +455,24 @@ def test_ctrl_c_before_the_first_trial_leaves_no_run_behind(folder: Path) -> Non
     assert err.splitlines()[-1] == "Interrupted"
     assert "Traceback" not in err
     assert not (folder / "runs" / "x").exists()
+
+
+def test_a_kill_ends_as_ctrl_c_does_and_a_log_has_each_line_at_once(folder: Path) -> None:
+    process = subprocess.Popen(
+        [*VQTUNE, "search", "tiny.yaml", "--name", "x", "--trials", "40"],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    while not (first := process.stdout.readline()).startswith("["):
+        assert process.poll() is None
+    assert first.startswith("[1/40] ")
+    process.terminate()
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, "")
+    assert out.splitlines()[-1].startswith("Interrupted; everything is saved. Go on with: ")
 
 
 def test_the_name_of_a_search_that_was_killed_before_its_first_trial_is_free(
