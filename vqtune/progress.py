@@ -23,9 +23,15 @@ _FRONT_ROWS = 8
 class LiveTable(Callback):  # type: ignore[misc]
     """A table on a terminal; elsewhere one line when a trial ends."""
 
-    def __init__(self, console: Console, name: str, trials: int, samples: int) -> None:
-        """Show the search `name` of so many trials with so many samples each."""
+    def __init__(
+        self, console: Console, name: str, trials: int, samples: int, baseline: str = "baseline"
+    ) -> None:
+        """Show the run `name` of so many trials with so many samples each.
+
+        `baseline` is the id of the trial that the others are told against.
+        """
         self.console, self.name, self.trials, self.samples = console, name, trials, samples
+        self.baseline = baseline
         self.states: dict[str, str] = {}
         self.last: dict[str, dict[str, Any]] = {}
         self.configs: dict[str, dict[str, Any]] = {}
@@ -95,7 +101,7 @@ class LiveTable(Callback):  # type: ignore[misc]
                 f"{last['perplexity']:.1f}",
                 f"{last['recon_loss']:.4f}",
                 f"{last['active_codes']:.0f}",
-                "baseline" if trial_id == "baseline" else self._summary(trial_id),
+                "baseline" if trial_id == self.baseline else self._summary(trial_id),
             )
         return Group(head, table)
 
@@ -117,7 +123,7 @@ class LiveTable(Callback):  # type: ignore[misc]
             )
 
     def _summary(self, trial_id: str) -> str:
-        baseline = self.configs.get("baseline")
+        baseline = self.configs.get(self.baseline)
         try:
             return technique_summary(self.configs[trial_id], *([baseline] if baseline else []))
         except KeyError:
@@ -133,8 +139,8 @@ class LiveTable(Callback):  # type: ignore[misc]
         on = nondominated(values, ("max", "min"))
         front = [t for t, keep in zip(complete, on, strict=True) if keep]
         front.sort(key=lambda t: self.last[t]["recon_loss"])
-        base = ["baseline"] if "baseline" in complete and "baseline" not in front else []
-        return base + front
+        base = self.baseline
+        return [base, *front] if base in complete and base not in front else front
 
     def _done(self) -> int:
         return sum(state != "running" for state in self.states.values())

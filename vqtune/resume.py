@@ -60,7 +60,17 @@ class Past:
 def take_up(run: RunFolder, storage: optuna.storages.BaseStorage) -> Past:
     """Read the run's records and tell Optuna the outcomes that it has not heard."""
     records = read_run(run.path)
-    ended = {
+    ended = ended_trials(records)
+    unfinished, proposed = [], 0
+    if STUDY in optuna.get_all_study_names(storage):
+        study = optuna.load_study(study_name=STUDY, storage=storage)
+        unfinished, proposed = _catch_up(study, ended), len(study.get_trials(deepcopy=False))
+    return Past(list(ended.values()), unfinished, proposed, records)
+
+
+def ended_trials(records: Records) -> dict[str, PastTrial]:
+    """The trials that need no more training, by trial_id."""
+    return {
         row["trial_id"]: PastTrial(
             row["trial_id"],
             row["state"],
@@ -70,11 +80,6 @@ def take_up(run: RunFolder, storage: optuna.storages.BaseStorage) -> Past:
         for row in records.trials.to_dict("records")
         if row["state"] in _ENDED
     }
-    unfinished, proposed = [], 0
-    if STUDY in optuna.get_all_study_names(storage):
-        study = optuna.load_study(study_name=STUDY, storage=storage)
-        unfinished, proposed = _catch_up(study, ended), len(study.get_trials(deepcopy=False))
-    return Past(list(ended.values()), unfinished, proposed, records)
 
 
 def _catch_up(study: optuna.Study, ended: dict[str, PastTrial]) -> list[int]:

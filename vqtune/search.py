@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import secrets
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,39 +12,22 @@ from rich.console import Console
 from trainables.config import TrialConfig
 from trainables.data import folder_kind
 from trainables.errors import InputError
-from vqtune import __version__
-from vqtune.cluster import Resources, ray_cluster, resources
-from vqtune.run_folder import RunFolder, existing_run, new_run, read_spec, write_yaml
+from vqtune.cluster import Resources
+from vqtune.run_folder import RunFolder, read_spec
+from vqtune.session import Outcome, RunRequest, begun, check_same, opened
 from vqtune.spaces import Space, load_space
-
-# A trial whose process dies goes on from its checkpoint this many times.
-_RETRIES = 2
 
 
 @dataclass(frozen=True)
-class Request:
+class Request(RunRequest):
     """What `vqtune search` was asked for; None where a flag was not given."""
 
     space: str
     data: Path | None = None
     trials: int | None = None
     samples: int | None = None
-    name: str | None = None
-    storage: Path = Path("runs")
-    address: str | None = None
-    gpus_per_trial: float | None = None
-    cpus_per_trial: float | None = None
     wandb: str | None = None
     seed: int | None = None
-    resume: bool = False
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a search ended."""
-
-    run: RunFolder
-    finished: bool
 
 
 def search(request: Request, console: Console) -> Outcome:
@@ -56,33 +36,21 @@ def search(request: Request, console: Console) -> Outcome:
     Raises:
         InputError: anything in the request that will not do, before the first trial starts.
     """
-    if ":/" in str(request.storage):
-        raise InputError(f"found {request.storage}; allowed: a folder", "--storage")
-    if request.resume and request.name is None:
-        raise InputError("needs --name, the run to go on with", "--resume")
     space = resolve(request)
-    name = request.name
-    if name is None:
-        name = f"{space.name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
     if space.search.trials > 1 and not space.searched():
         raise InputError(f"nothing is searched in {space.source}", "space")
-    if request.resume:
-        run = existing_run(request.storage.resolve(), name)
-        with run.locked():
+    with opened(request, space.name) as run:
+        if request.resume:
             _check_same(space, read_spec(run), run)
             if _trials_left(space, run) <= 0:
-                console.print(f"{name} is finished: nothing is left to do", highlight=False)
+                console.print(
+                    f"{run.path.name} is finished: nothing is left to do", highlight=False
+                )
                 return Outcome(run, finished=True)
-            return _run(request, space, run, console)
-    run = new_run(request.storage.resolve(), name)
-    with run.locked():
-        try:
-            return _run(request, space, run, console)
-        except BaseException:
-            # Nothing was computed: a run that cannot start leaves no folder behind.
-            if not any(run.trials.iterdir()):
-                shutil.rmtree(run.path)
-            raise
+        baseline = space.baseline()
+        trials, asked = space.search.trials, {"space": space.to_dict()}
+        with begun(request, run, baseline, trials, asked, console) as taken:
+            return Outcome(run, _tune(request, space, run, baseline, taken, console))
 
 
 def resolve(request: Request) -> Space:
@@ -120,21 +88,7 @@ def _check_same(space: Space, spec: dict[str, Any], run: RunFolder) -> None:
             f"space: found {theirs!r}, allowed: what a search has written", str(run.spec)
         )
     for part in ("parameters", "search"):
-        if mine[part] != theirs.get(part):
-            path, now, then = _first_difference(mine[part], theirs.get(part), part)
-            raise InputError(
-                f"{path}: the run was started with {then!r}, now it is {now!r}; allowed: the same "
-                "space and flags",
-                f"--resume {run.path.name}",
-            )
-
-
-def _first_difference(now: Any, then: Any, path: str) -> tuple[str, Any, Any]:
-    if isinstance(now, dict) and isinstance(then, dict):
-        for key in [*then, *now]:
-            if now.get(key) != then.get(key):
-                return _first_difference(now.get(key), then.get(key), f"{path}.{key}")
-    return path, now, then
+        check_same(mine[part], theirs.get(part), part, run, "space")
 
 
 def _trials_left(space: Space, run: RunFolder) -> int:
@@ -144,89 +98,19 @@ def _trials_left(space: Space, run: RunFolder) -> int:
     return 1 + proposals(space) - len(take_up(run, open_journal(run.journal)).ended)
 
 
-def _run(request: Request, space: Space, run: RunFolder, console: Console) -> Outcome:
-    baseline = space.baseline()
-    with ray_cluster(request.address):
-        share = _share(request, run)
-        for warning in _prepare(baseline, share):
-            console.print(f"Note: {warning}", style="yellow", markup=False, highlight=False)
-        if not run.spec.exists():
-            write_yaml(run.spec, _spec(space, run, baseline, share))
-        finished = _tune(request, space, run, baseline, share, console)
-    return Outcome(run, finished)
-
-
-def _share(request: Request, run: RunFolder) -> Resources:
-    """What a trial takes; in a resumed run what it took before, or its numbers would change."""
-    asked = {"cpus": request.cpus_per_trial, "gpus": request.gpus_per_trial}
-    if run.spec.exists():
-        spec = read_spec(run)
-        recorded = spec.get("resources")
-        for name, value in asked.items():
-            then = recorded.get(name) if isinstance(recorded, dict) else None
-            if not isinstance(then, (int, float)):
-                raise InputError(
-                    f"resources.{name}: found {then!r}, allowed: a number", str(run.spec)
-                )
-            if value is not None and value != then:
-                raise InputError(
-                    f"found {value:g}; the run was started with {then:g}, allowed: the same",
-                    f"--{name}-per-trial",
-                )
-            asked[name] = then
-    return resources(asked["cpus"], asked["gpus"])
-
-
-def _spec(space: Space, run: RunFolder, baseline: TrialConfig, share: Resources) -> dict[str, Any]:
-    return {
-        "name": run.path.name,
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "vqtune": __version__,
-        "trials": space.search.trials,
-        "token": secrets.token_hex(4),
-        "samples": baseline.training.samples,
-        "seed": baseline.seed,
-        "objectives": {"perplexity": "max", "recon_loss": "min"},
-        "resources": {"cpus": share.cpus, "gpus": share.gpus},
-        "space": space.to_dict(),
-    }
-
-
-def _prepare(baseline: TrialConfig, share: Resources) -> list[str]:
-    """Read the data and build the baseline on a node, before trials depend on it."""
-    import ray  # noqa: PLC0415
-
-    task = ray.remote(_try_out).options(num_cpus=share.cpus, num_gpus=share.gpus, max_retries=0)
-    try:
-        return list(ray.get(task.remote(baseline.to_dict())))
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, InputError):
-            raise error.cause from None
-        raise
-
-
-def _try_out(values: dict[str, Any]) -> list[str]:
-    from trainables.trainer import Trainer  # noqa: PLC0415
-
-    return Trainer(TrialConfig.from_dict(values)).warnings
-
-
 def _tune(
     request: Request,
     space: Space,
     run: RunFolder,
     baseline: TrialConfig,
-    share: Resources,
+    taken: Resources,
     console: Console,
 ) -> bool:
-    from ray import tune  # noqa: PLC0415
-
-    from trainables.tune_trainable import VQTrial  # noqa: PLC0415
     from vqtune.progress import LiveTable  # noqa: PLC0415
-    from vqtune.recorder import Recorder  # noqa: PLC0415
     from vqtune.resume import take_up  # noqa: PLC0415
     from vqtune.scheduler import make_scheduler  # noqa: PLC0415
     from vqtune.searcher import VQSearch, make_sampler, open_journal, proposals  # noqa: PLC0415
+    from vqtune.tuning import run_trials  # noqa: PLC0415
 
     storage = open_journal(run.journal)
     past = take_up(run, storage)
@@ -236,46 +120,19 @@ def _tune(
         space,
         storage,
         make_sampler(space.search.sampler, baseline.seed, past.proposed),
-        {"folder": str(run.trials), "threads": share.threads, "gpus": share.gpus},
+        {"folder": str(run.trials), "threads": taken.threads, "gpus": taken.gpus},
         None if past.baseline_ended else baseline.to_dict(),
         past.unfinished,
     )
     total = 1 + proposals(space)
     table = LiveTable(console, run.path.name, total, baseline.training.samples)
-    for trial in past.ended:
-        table.carry_over(trial.trial_id, trial.state, trial.last, trial.config)
-    callbacks: list[Any] = [Recorder(run), table]
     tracker = _tracker(request, run, console.print)
-    if tracker is not None:
-        callbacks.append(tracker)
-    tuner = tune.Tuner(
-        tune.with_resources(VQTrial, {"cpu": share.cpus, "gpu": share.gpus}),
-        tune_config=tune.TuneConfig(
-            search_alg=searcher,
-            scheduler=scheduler,
-            num_samples=total - len(past.ended),
-            max_concurrent_trials=share.slots,
-            reuse_actors=True,
-            trial_dirname_creator=lambda trial: trial.config["trial_id"],
-        ),
-        run_config=tune.RunConfig(
-            name="tune",
-            storage_path=str(run.tune),
-            verbose=0,
-            callbacks=callbacks,
-            failure_config=tune.FailureConfig(max_failures=_RETRIES),
-            checkpoint_config=tune.CheckpointConfig(
-                checkpoint_frequency=0, checkpoint_at_end=False
-            ),
-        ),
-    )
+    callbacks = [tracker] if tracker is not None else []
     try:
-        with table:
-            tuner.fit()
+        run_trials(run, taken, table, searcher, past.ended, scheduler, callbacks)
     finally:
         if tracker is not None:
             tracker.close()
-        shutil.rmtree(run.tune, ignore_errors=True)
     return len(take_up(run, storage).ended) >= total
 
 

@@ -1,0 +1,164 @@
+"""What every command does that trains trials into a run: open it, prepare it, go on with it."""
+
+from __future__ import annotations
+
+import datetime
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from trainables.config import TrialConfig
+from trainables.errors import InputError
+from vqtune import __version__
+from vqtune.cluster import Resources, ray_cluster, resources
+from vqtune.run_folder import RunFolder, existing_run, new_run, read_spec, write_yaml
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRequest:
+    """Where to run and how; None where a flag was not given."""
+
+    name: str | None = None
+    storage: Path = Path("runs")
+    address: str | None = None
+    gpus_per_trial: float | None = None
+    cpus_per_trial: float | None = None
+    resume: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a session ended."""
+
+    run: RunFolder
+    finished: bool
+
+
+@contextmanager
+def opened(request: RunRequest, stem: str) -> Iterator[RunFolder]:
+    """The run's folder, for this session alone; its name is by default `stem` and the time.
+
+    Raises:
+        InputError: a run that cannot be made, or cannot be gone on with.
+    """
+    if ":/" in str(request.storage):
+        raise InputError(f"found {request.storage}; allowed: a folder", "--storage")
+    if request.resume and request.name is None:
+        raise InputError("needs --name, the run to go on with", "--resume")
+    storage = request.storage.resolve()
+    name = request.name
+    if name is None:
+        name = f"{stem}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    if request.resume:
+        run = existing_run(storage, name)
+        with run.locked():
+            yield run
+        return
+    run = new_run(storage, name)
+    with run.locked():
+        try:
+            yield run
+        except BaseException:
+            # Nothing was computed: a run that cannot start leaves no folder behind.
+            if not any(run.trials.iterdir()):
+                shutil.rmtree(run.path)
+            raise
+
+
+@contextmanager
+def begun(
+    request: RunRequest,
+    run: RunFolder,
+    first: TrialConfig,
+    trials: int,
+    asked: Mapping[str, Any],
+    console: Console,
+) -> Iterator[Resources]:
+    """A cluster on which `first` can be trained, and the run's spec; gives what a trial takes.
+
+    `trials` is how many the run is to have, `asked` what else its spec says.
+    """
+    with ray_cluster(request.address):
+        taken = share(request, run)
+        for warning in prepare(first, taken):
+            console.print(f"Note: {warning}", style="yellow", markup=False, highlight=False)
+        if not run.spec.exists():
+            head = {
+                "name": run.path.name,
+                "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+                "vqtune": __version__,
+                "trials": trials,
+                "token": secrets.token_hex(4),
+                "samples": first.training.samples,
+                "seed": first.seed,
+                "objectives": {"perplexity": "max", "recon_loss": "min"},
+                "resources": {"cpus": taken.cpus, "gpus": taken.gpus},
+            }
+            write_yaml(run.spec, {**head, **asked})
+        yield taken
+
+
+def share(request: RunRequest, run: RunFolder) -> Resources:
+    """What a trial takes; in a resumed run what it took before, or its numbers would change."""
+    asked = {"cpus": request.cpus_per_trial, "gpus": request.gpus_per_trial}
+    if run.spec.exists():
+        spec = read_spec(run)
+        recorded = spec.get("resources")
+        for name, value in asked.items():
+            then = recorded.get(name) if isinstance(recorded, dict) else None
+            if not isinstance(then, (int, float)):
+                raise InputError(
+                    f"resources.{name}: found {then!r}, allowed: a number", str(run.spec)
+                )
+            if value is not None and value != then:
+                raise InputError(
+                    f"found {value:g}; the run was started with {then:g}, allowed: the same",
+                    f"--{name}-per-trial",
+                )
+            asked[name] = then
+    return resources(asked["cpus"], asked["gpus"])
+
+
+def prepare(first: TrialConfig, taken: Resources) -> list[str]:
+    """Read the data and build a config on a node, before trials depend on it."""
+    import ray  # noqa: PLC0415
+
+    task = ray.remote(_try_out).options(num_cpus=taken.cpus, num_gpus=taken.gpus, max_retries=0)
+    try:
+        return list(ray.get(task.remote(first.to_dict())))
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, InputError):
+            raise error.cause from None
+        raise
+
+
+def _try_out(values: dict[str, Any]) -> list[str]:
+    from trainables.trainer import Trainer  # noqa: PLC0415
+
+    return Trainer(TrialConfig.from_dict(values)).warnings
+
+
+def check_same(now: Any, then: Any, path: str, run: RunFolder, source: str) -> None:
+    """Refuse to go on with a run that was asked for otherwise; `source` is what it was made of."""
+    if now == then:
+        return
+    path, now, then = _first_difference(now, then, path)
+    raise InputError(
+        f"{path}: the run was started with {then!r}, now it is {now!r}; allowed: the same "
+        f"{source} and flags",
+        f"--resume {run.path.name}",
+    )
+
+
+def _first_difference(now: Any, then: Any, path: str) -> tuple[str, Any, Any]:
+    if isinstance(now, dict) and isinstance(then, dict):
+        for key in [*then, *now]:
+            if now.get(key) != then.get(key):
+                return _first_difference(now.get(key), then.get(key), f"{path}.{key}")
+    return path, now, then
