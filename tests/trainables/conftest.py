@@ -94,6 +94,12 @@ MIXES: dict[str, dict[str, Any]] = {
         "respawn": {"period": 16},
         "kmeans": {"latents": 200},
     },
+    # Respawns in the first step after 36 samples, when the dimensions have been open for one.
+    "grouped growth": {
+        "groups": {"count": 2},
+        "dim_growth": {"start": 2, "at": 0.4},
+        "respawn": {"period": 20, "threshold": 0.9, "jitter": 0.1},
+    },
     "grouped residual": {
         "groups": {"count": 2},
         "residual": {"levels": 2},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -68,8 +68,8 @@ class Codebook:
         """Draw the codes, and let the techniques set up their state."""
         config, times = configs[0], len(seeds) // len(configs)
         self.size, self.dim, self.seeds, self.sync = config.size, dim, seeds, ALONE
-        # Dimensions that codes may have, [L, 1, d] of 0 and 1; all where None.
-        self.open_dims: Tensor | None = None
+        # Gives the dimensions that codes may have, [L, 1, d] of 0 and 1; all where None.
+        self.open_dims: Callable[[], Tensor] | None = None
         blocks = {type(block): name for name, block in _blocks(config).items()}
         order = [kind for kind in TECHNIQUES if kind in blocks]
         self.techniques = [TECHNIQUES[kind](getattr(config, blocks[kind])) for kind in order]
@@ -239,7 +239,7 @@ class Codebook:
     def _replace(self, replacement: Replacement) -> None:
         vectors = functools.reduce(lambda v, t: t.settle(v), self._settles, replacement.vectors)
         if self.open_dims is not None:
-            vectors = vectors * self.open_dims
+            vectors = vectors * self.open_dims()
         replacement = Replacement(replacement.mask, vectors)
         mask = replacement.mask.unsqueeze(-1)
         self._set({"codebook": replacement.vectors.where(mask, self.state["codebook"])})

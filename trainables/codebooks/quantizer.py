@@ -231,7 +231,6 @@ class Quantizer:
         for transform in self.transforms:
             settings = self.settings[transform.name]
             self.state |= transform.update(self.state, quantized.clock, settings)
-        self._set_open_dims()
 
     @property
     def in_use(self) -> list[Tensor]:
@@ -302,17 +301,14 @@ class Quantizer:
             z_q = transform.leave(self.state, z_q)
         return z_q
 
-    def _set_open_dims(self) -> None:
-        if "open_dims" in self.state:
-            dims = split_groups(self.state["open_dims"].unsqueeze(1), self.groups)
-            for book in self.codebooks:
-                book.open_dims = dims
+    def _open_dims(self) -> Tensor:
+        return split_groups(self.state["open_dims"].unsqueeze(1), self.groups)
 
     def _close_dims(self) -> None:
         """Codes have nothing in closed dimensions."""
-        self._set_open_dims()
         if "open_dims" in self.state:
             for book in self.codebooks:
+                book.open_dims = self._open_dims
                 book.set_all()
 
     def _seeds(self, place: int, level: int) -> Tensor:
