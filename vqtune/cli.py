@@ -10,11 +10,12 @@ import shutil
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from vqtune import __version__
+from vqtune.run_options import FOLDER, run_options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from trainables.config import TrialConfig
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
-
-_FOLDER = click.Path(path_type=Path)
 
 
 class Commands(click.Group):
@@ -80,23 +79,13 @@ def main() -> None:
 
 @main.command()
 @click.argument("space")
-@click.option("--data", type=_FOLDER, help="Folder of audio, images or arrays to search on.")
+@click.option("--data", type=FOLDER, help="Folder of audio, images or arrays to search on.")
 @click.option(
     "--trials", type=click.IntRange(min=1), help="Trials in all, the baseline among them."
 )
-@click.option("--samples", type=click.IntRange(min=1), help="Training examples of a full trial.")
-@click.option("--name", help="Name of the run; by default the space's and the time.")
-@click.option(
-    "--storage", type=_FOLDER, default=Path("runs"), show_default=True, help="Folder of the runs."
-)
-@click.option(
-    "--address", help="Address of a running Ray cluster, or auto; by default a local one."
-)
-@click.option("--gpus-per-trial", type=click.FloatRange(min=0), help="GPUs, or a fraction of one.")
-@click.option("--cpus-per-trial", type=click.FloatRange(min=0), help="CPUs, one by default.")
 @click.option("--wandb", metavar="PROJECT", help="Log every trial to this W&B project.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Seed of sampler and trials.")
-@click.option("--resume", is_flag=True, help="Go on with the run of this --name.")
+@run_options
 def search(**options: Any) -> None:
     """Search SPACE, a name that `vqtune spaces` lists or a YAML file."""
     from vqtune.search import Request  # noqa: PLC0415
@@ -107,25 +96,46 @@ def search(**options: Any) -> None:
     run = outcome.run.path
     shown = _shown(run)
     if not outcome.finished:
-        again = [part for part in sys.argv[1:] if part != "--resume"]
-        if not any(part.split("=")[0] == "--name" for part in again):
-            again += ["--name", run.name]
-        line = shlex.join([*again, "--resume"])
-        click.echo(f"Interrupted; everything is saved. Go on with: {_command()} {line}")
-        sys.exit(INTERRUPTED)
+        _end_interrupted(run)
     records = _read(run)
     _print_front(records, None, console)
-    if any(records.trials["state"] == "failed"):
-        click.echo(f"Why trials failed: {shown}/trials/*/error.txt")
-    if not any(records.trials["state"] == "complete"):
-        click.echo("No trial was completed")
-        sys.exit(FAILED)
+    _end_without_trials(records)
     click.echo(f"Records: {shown}   Optuna journal: {shown}/optuna.journal")
     exported = f"exported/{run.name}"
     export_line = ["export", shown, "--top", "3", "--out", exported]
     click.echo(f"Next:  {_command()} {shlex.join(export_line)}")
     best_config = f"{exported}/01-{_best_id(records)}.yaml"
     click.echo(f"       {_command()} {shlex.join(['train', best_config])}")
+
+
+@main.command()
+@click.argument("config", type=FOLDER)
+@click.option("--data", type=FOLDER, help="Folder of other data.")
+@click.option(
+    "--seeds",
+    type=click.IntRange(1, 1000),
+    default=3,
+    show_default=True,
+    help="Train everything with so many seeds.",
+)
+@run_options
+def ablate(**options: Any) -> None:
+    """Tell which techniques of CONFIG, a TrialConfig YAML, matter on its data.
+
+    Trains it as it is, without each of its techniques, with none, and with each of them alone.
+    """
+    from vqtune.ablate import TABLE, Request  # noqa: PLC0415
+    from vqtune.ablate import ablate as run_ablation  # noqa: PLC0415
+
+    console = _console()
+    outcome = run_ablation(Request(**options), console)
+    run = outcome.run.path
+    if not outcome.finished:
+        _end_interrupted(run)
+    records = _read(run)
+    _print_ablation(records, console)
+    _end_without_trials(records)
+    click.echo(f"Records: {_shown(run)}   Table: {_shown(run / TABLE)}")
 
 
 @main.command()
@@ -179,7 +189,7 @@ def front(run: str, top: int | None, form: str) -> None:
 @main.command()
 @click.argument("run")
 @click.option("--top", type=click.IntRange(min=1), default=3, show_default=True)
-@click.option("--out", type=_FOLDER, help="Folder to write to; by default exported/RUN.")
+@click.option("--out", type=FOLDER, help="Folder to write to; by default exported/RUN.")
 @click.option(
     "--format",
     "form",
@@ -208,11 +218,11 @@ def export(run: str, top: int, out: Path | None, form: str) -> None:
 
 
 @main.command()
-@click.argument("config", type=_FOLDER)
+@click.argument("config", type=FOLDER)
 @click.option("--samples", type=click.IntRange(min=1), help="Training examples to draw.")
 @click.option("--seeds", type=click.IntRange(min=1), default=1, help="Train with so many seeds.")
-@click.option("--data", type=_FOLDER, help="Folder of other data.")
-@click.option("--out", type=_FOLDER, help="Folder to write to; by default trained/[RUN/]CONFIG.")
+@click.option("--data", type=FOLDER, help="Folder of other data.")
+@click.option("--out", type=FOLDER, help="Folder to write to; by default trained/[RUN/]CONFIG.")
 def train(
     config: Path, samples: int | None, seeds: int, data: Path | None, out: Path | None
 ) -> None:
@@ -286,22 +296,57 @@ def _print_spread(reports: list[dict[str, Any]]) -> None:
             click.echo(f"{name:15} {statistics.mean(values):.5g} ± {statistics.stdev(values):.2g}")
 
 
-def _print_front(records: Records, top: int | None, console: Console) -> None:
-    from rich.table import Table  # noqa: PLC0415
+def _end_interrupted(run: Path) -> NoReturn:
+    again = [part for part in sys.argv[1:] if part != "--resume"]
+    if not any(part.split("=")[0] == "--name" for part in again):
+        again += ["--name", run.name]
+    line = shlex.join([*again, "--resume"])
+    click.echo(f"Interrupted; everything is saved. Go on with: {_command()} {line}")
+    sys.exit(INTERRUPTED)
 
+
+def _end_without_trials(records: Records) -> None:
+    """Say where trials tell why they failed, and end where not one was completed."""
+    if any(records.trials["state"] == "failed"):
+        click.echo(f"Why trials failed: {_shown(records.run)}/trials/*/error.txt")
+    if not any(records.trials["state"] == "complete"):
+        click.echo("No trial was completed")
+        sys.exit(FAILED)
+
+
+def _print_ablation(records: Records, console: Console) -> None:
+    from analysis.ablation import ablation_rows, ablation_table, headlines, notes  # noqa: PLC0415
+
+    _print_states(records, console)
+    table = ablation_table(records)
+    _print_rows(*ablation_rows(table), console)
+    for line in [*notes(records), *headlines(table)]:
+        console.print(line, highlight=False)
+
+
+def _print_front(records: Records, top: int | None, console: Console) -> None:
     from analysis.front import top_table  # noqa: PLC0415
     from analysis.table import front_rows  # noqa: PLC0415
 
+    _print_states(records, console)
+    table = top_table(records, top)
+    if table.empty:
+        console.print("No trial has reached its full budget yet.")
+        return
+    _print_rows(*front_rows(table), console)
+
+
+def _print_states(records: Records, console: Console) -> None:
     for message in records.skipped:
         console.print(f"Note: {message}", style="yellow", markup=False, highlight=False)
     counts = Counter(records.trials["state"])
     states = ", ".join(f"{n} {state}" for state, n in counts.most_common())
     console.print(f"{records.run.name}: {states or 'no trials yet'}", highlight=False)
-    table = top_table(records, top)
-    if table.empty:
-        console.print("No trial has reached its full budget yet.")
-        return
-    headers, rows = front_rows(table)
+
+
+def _print_rows(headers: list[str], rows: list[list[str]], console: Console) -> None:
+    from rich.table import Table  # noqa: PLC0415
+
     shown = Table(*headers, box=None)
     for row in rows:
         shown.add_row(*row)
