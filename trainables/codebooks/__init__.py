@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from trainables.codebooks.codebook import Codebook
 from trainables.codebooks.menu import TECHNIQUES
+from trainables.codebooks.module import Output, VectorQuantizer
 from trainables.codebooks.nearest import nearest_codes
 from trainables.codebooks.quantizer import Quantized, Quantizer
 from trainables.codebooks.technique import Clock, Replacement, Step, Technique
@@ -15,10 +16,12 @@ __all__ = [
     "TECHNIQUES",
     "Clock",
     "Codebook",
+    "Output",
     "Quantized",
     "Quantizer",
     "Replacement",
     "Step",
     "Technique",
+    "VectorQuantizer",
     "nearest_codes",
 ]

@@ -22,7 +22,6 @@ from trainables.codebooks.groups import join_groups, split_groups
 from trainables.codebooks.layer_norm import LayerNorm
 from trainables.codebooks.projection import Projection
 from trainables.codebooks.residual import levels_used, levels_used_on_host
-from trainables.codebooks.sync import Sync
 from trainables.codebooks.technique import Clock, State, Step
 from trainables.codebooks.transform import Transform
 from trainables.config_block import Block
@@ -140,11 +139,13 @@ class Quantizer:
             found |= {self._prefix(level) + name: value for name, value in book.state.items()}
         return found
 
-    def use(self, sync: Sync) -> None:
-        """Agree with other processes from now on."""
-        for book in self.codebooks:
-            book.sync = sync
-            book.set_all()
+    def set_state(self, state: State) -> None:
+        """Make these tensors, named as in `all_state`, the state."""
+        for name in self.state:
+            self.state[name] = state[name]
+        for level, book in enumerate(self.codebooks):
+            for name in book.state:
+                book.state[name] = state[self._prefix(level) + name]
 
     @torch.no_grad()
     def seed(self, pool: Tensor) -> None:

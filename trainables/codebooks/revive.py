@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from trainables import noise
+from trainables.codebooks.moments import moments
 from trainables.codebooks.technique import Replacement
 
 
@@ -35,7 +36,7 @@ def revive(
     rank = dead.cumsum(-1) - 1
     pick = order.gather(1, rank.clamp(0, count - 1))
     chosen = pool.gather(1, pick.unsqueeze(-1).expand(-1, -1, dim))
-    spread = pool.var((1,), correction=0).mean(-1).sqrt()
+    spread = moments(pool, allowed)[1].mean(-1).sqrt()
     scale = (jitter * spread)[:, None, None]
     jittered = chosen + scale * noise.normal(noise.fold(key, 1), chosen.shape[1:]).to(chosen.dtype)
     return Replacement(dead & (rank < valid.unsqueeze(-1)), jittered)
