@@ -312,6 +312,27 @@ def test_no_space_on_the_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
             unmount()
 
 
+def test_a_disk_that_fills_up_is_one_line(finished: Searched, folder: Path) -> None:
+    """And no half-written file is left."""
+    unmount = small_disk(folder / "disk")
+    if unmount is None:
+        pytest.skip("mounting a small disk is not allowed here")
+    try:
+        fill = folder / "disk" / "fill"
+        with contextlib.suppress(OSError), fill.open("wb") as file:
+            while True:
+                file.write(bytes(1 << 16))
+        result = call("export", finished.run, "--out", "disk/out")
+        assert result.exit_code == 1
+        assert result.stderr.startswith("Error: no space left on the disk")
+        assert len(result.stderr.splitlines()) == 1
+        assert [path for path in (folder / "disk").rglob("*") if path.is_file()] == [fill]
+        fill.unlink()
+        assert call("export", finished.run, "--out", "disk/out").exit_code == 0
+    finally:
+        unmount()
+
+
 # --- what only the cluster can tell ---------------------------------------------------------------
 
 
