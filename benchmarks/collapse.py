@@ -50,7 +50,7 @@ def main() -> None:
     name = Path(options.data).name
     out: Path = options.out or Path("runs") / f"collapse-{name}"
     out.mkdir(parents=True, exist_ok=True)
-    console = Console(width=120, highlight=False)
+    console = Console(width=200, highlight=False)
     base = base_values(options.data, options.samples)
     rows = [row for row in [*ALONE, RECIPE, *LAYOUTS] if fits(row, base)]
     if options.only:

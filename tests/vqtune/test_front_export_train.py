@@ -26,7 +26,7 @@ from tests.vqtune.conftest import MODELS, VQTUNE, Mixed, Searched, vqtune
 from trainables.config import TrialConfig
 from trainables.trainer import Trainer
 from vqtune.cli import main
-from vqtune.train import train
+from vqtune.train import train, trained_folder
 
 SHOWN = ("perplexity", "active_codes", "usage", "bits_per_frame", "recon_loss")
 
@@ -205,14 +205,22 @@ def test_an_exported_config_gives_its_metrics_again(exported: Path, tmp_path: Pa
     path = first_config(exported)
     ended = vqtune("train", path, cwd=tmp_path, OMP_NUM_THREADS="2")
     assert (ended.code, ended.err) == (0, "")
-    claim = yaml.safe_load(path.read_text())["provenance"]["metrics"]
-    found = metrics_of(tmp_path / "trained" / path.stem)
+    made = yaml.safe_load(path.read_text())["provenance"]
+    claim = made["metrics"]
+    # By run, since the first config of another may have this name too.
+    found = metrics_of(tmp_path / "trained" / made["run"] / path.stem)
     assert {name: found[name] for name in claim} == claim
     lines = [line for line in ended.out.splitlines() if line.split()[0] in SHOWN]
     assert [line.split()[0] for line in lines] == list(SHOWN)
     for line in lines:
         assert line.endswith("   as exported")
         assert float(line.split()[1]) == claim[line.split()[0]]
+
+
+@pytest.mark.parametrize("run", ["../../etc", "/abs", "", 3, None, "a\nb"])
+def test_a_run_that_is_no_name_leads_nowhere_else(run: Any) -> None:
+    config = TrialConfig.from_dict({"provenance": {"run": run}})
+    assert trained_folder(config, "mine") == Path("trained/mine")
 
 
 def test_trained_weights_are_the_exported_ones(exported: Path, tmp_path: Path) -> None:
