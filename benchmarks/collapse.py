@@ -30,6 +30,7 @@ from benchmarks.collapse_rows import ALONE, LAYOUTS, RECIPE, Row
 from trainables.config import TrialConfig
 from trainables.trainer import Trainer
 from vqtune.search import Request, data_block, search
+from vqtune.spaces import load_space
 
 # Of the search's front, the highest perplexity at no more than this share of the baseline's loss.
 MOST_LOSS = 0.45
@@ -95,8 +96,10 @@ def searched(options: argparse.Namespace, out: Path, console: Console) -> Row | 
     data = None if options.data == "synthetic" else Path(options.data)
     if options.data == "digits":
         space = out / "full_digits.yaml"
+        full = load_space("full")
         parameters = {"data": {"kind": "digits"}, "model": DIGITS_MODEL}
-        space.write_text(json.dumps({"extends": "full", "parameters": parameters}))
+        values = {"extends": "full", "parameters": parameters, "starts": list(full.starts)}
+        space.write_text(json.dumps(values))
         data = None
     else:
         space = Path("full")

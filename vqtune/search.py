@@ -87,8 +87,8 @@ def _check_same(space: Space, spec: dict[str, Any], run: RunFolder) -> None:
         raise InputError(
             f"space: found {theirs!r}, allowed: what a search has written", str(run.spec)
         )
-    for part in ("parameters", "search"):
-        check_same(mine[part], theirs.get(part), part, run, "space")
+    for part in ("parameters", "search", "starts"):
+        check_same(mine.get(part), theirs.get(part), part, run, "space")
 
 
 def _trials_left(space: Space, run: RunFolder) -> int:

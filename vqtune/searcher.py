@@ -113,10 +113,11 @@ class VQSearch(OptunaSearch):  # type: ignore[misc]
         self._baseline = baseline
         self._unfinished = list(unfinished)
         self._proposed = len(self.study.trials) - self._waiting()
-        if space.search.sampler == "grid":
-            # A session that was killed may have enqueued only the first of them.
-            for point in space.enumerate_grid()[len(self.study.trials) : self._wanted]:
-                self.study.enqueue_trial(point)
+        grid = space.search.sampler == "grid"
+        points = space.enumerate_grid() if grid else space.first_points()
+        # A session that was killed may have enqueued only the first of them.
+        for point in points[len(self.study.trials) : self._wanted]:
+            self.study.enqueue_trial(point)
 
     @property
     def study(self) -> optuna.Study:

@@ -27,6 +27,7 @@ from vqtune.space_errors import check_keys, check_shapes, located, refusal
 from vqtune.space_files import extended, find, merge_keys, shipped, with_samples
 from vqtune.space_nodes import Constant, Option, Parameter, RandomTrial, Section, TrialLike
 from vqtune.space_parser import parse
+from vqtune.space_starts import check_starts, start_points
 
 # Held-out latents for each code of the largest codebook. The plug-in perplexity of a uniform code
 # of 512 is 447 at 4 latents a code, 499 at 20, 509 at 100 (measured).
@@ -63,6 +64,7 @@ class Space:
     source : where it was read from, for people to see
     search : how to search it
     parameters : as in the file, laid over all that it extends
+    starts : points to try first, as `space_starts` has them; a file does not inherit them
 
     """
 
@@ -71,11 +73,13 @@ class Space:
     source: str
     search: SearchSettings
     parameters: dict[str, Any]
+    starts: tuple[dict[str, Option], ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what cannot be searched."""
         check_shared(self.tree)
         check_configs(self.tree, self._resolve)
+        self.first_points()
         if self.search.sampler == "grid":
             self.enumerate_grid()
 
@@ -107,6 +111,10 @@ class Space:
         codebook = values.get("codebook", {})
         values["codebook"] = {key: codebook[key] for key in ("size", "dim") if key in codebook}
         return TrialConfig.from_dict(values, self.source)
+
+    def first_points(self) -> list[dict[str, Option]]:
+        """List the starts as {parameter: option}, for `study.enqueue_trial`."""
+        return start_points(self.starts, self.searched(), lambda pick: self._resolve(pick)[0])
 
     def enumerate_grid(self) -> list[dict[str, Option]]:
         """List every point of a finite space as {parameter: option}, for `study.enqueue_trial`.
@@ -182,6 +190,7 @@ class Space:
             "source": self.source,
             "search": self.search.model_dump(),
             "parameters": copy.deepcopy(self.parameters),
+            **({"starts": copy.deepcopy(list(self.starts))} if self.starts else {}),
         }
 
     @classmethod
@@ -189,7 +198,7 @@ class Space:
         """Read back what `to_dict` wrote; raises InputError for anything else."""
         keys = ("name", "description", "source", "search", "parameters")
         with located(where):
-            check_keys(values, keys)
+            check_keys(values, (*keys, "starts"))
             check_shapes({key: values.get(key) for key in keys}, mappings=keys[3:])
             return cls(
                 name=values["name"],
@@ -197,6 +206,7 @@ class Space:
                 source=values["source"],
                 search=_settings(values["search"]),
                 parameters=copy.deepcopy(values["parameters"]),
+                starts=tuple(check_starts(values.get("starts", []))),
             )
 
     def _resolve(self, pick: nodes.Pick) -> tuple[dict[str, Any], list[str]]:
@@ -251,8 +261,10 @@ def _load(path: Path, chain: tuple[Path, ...]) -> Space:
     """Read a file over the one it extends; `chain` holds the files that extend this one."""
     values = read_mapping(path)
     with located(str(path)):
-        check_keys(values, ("description", "extends", "search", "parameters"))
-        check_shapes(values, mappings=("search", "parameters"))
+        check_keys(values, ("description", "extends", "search", "parameters", "starts"))
+        starts = tuple(check_starts(values.get("starts", [])))
+        named = {key: value for key, value in values.items() if key != "starts"}
+        check_shapes(named, mappings=("search", "parameters"))
         inherited = extended(values, path, chain)
     parent = _load(inherited, (*chain, path)) if inherited else None
     with located(str(path)):
@@ -264,7 +276,7 @@ def _load(path: Path, chain: tuple[Path, ...]) -> Space:
             search = {**parent.search.model_dump(), **search}
             parameters = merge_keys(parent.parameters, parameters)
         description = " ".join(values.get("description", "").split())
-        return Space(path.stem, description, str(path), _settings(search), parameters)
+        return Space(path.stem, description, str(path), _settings(search), parameters, starts)
 
 
 def _settings(values: Mapping[str, Any]) -> SearchSettings:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from safetensors import safe_open
 
 from tests.vqtune.conftest import ENDINGS, TINY, Mixed, Searched, optuna_states, run_search
 from trainables.config import TrialConfig
-from vqtune.searcher import VQSearch, make_sampler, open_journal, proposals
+from vqtune.searcher import STUDY, VQSearch, make_sampler, open_journal, proposals
 from vqtune.spaces import Space, load_space
 
 # --- a search in which trials end in every way --------------------------------------------------
@@ -210,6 +211,29 @@ def test_equal_seeds_propose_alike_and_others_do_not(
     betas = [config["trial"]["codebook"]["commitment"]["beta"] for config in first[1:]]
     assert len(set(betas)) == 29
     assert all(0.05 <= beta <= 10 for beta in betas)
+
+
+@pytest.mark.parametrize("killed_after", [None, 0, 1, 2])
+def test_starts_come_first_and_once(load: Load, tmp_path: Path, killed_after: int | None) -> None:
+    """Also in a search that was killed when so many of them were in the journal."""
+    betas = [0.5, 2.0]
+    starts = tuple({"codebook.commitment.beta": beta} for beta in betas)
+    space = replace(load(sampler="tpe", trials=6), starts=starts)
+    if killed_after is not None:
+        storage = open_journal(tmp_path / "j")
+        directions = ["maximize", "minimize"]
+        study = optuna.create_study(storage=storage, study_name=STUDY, directions=directions)
+        for point in space.first_points()[:killed_after]:
+            study.enqueue_trial(point)
+    configs = proposed(space, tmp_path / "j", 0)
+    assert [config["trial_id"] for config in configs] == [
+        "baseline", "t0001", "t0002", "t0003", "t0004", "t0005"
+    ]  # fmt: skip
+    found = [config["trial"]["codebook"] for config in configs[1:]]
+    assert [codebook["commitment"]["beta"] for codebook in found[:2]] == betas
+    for codebook in found[:2]:
+        assert codebook["update"] == configs[0]["trial"]["codebook"]["update"]
+    assert not {codebook["commitment"]["beta"] for codebook in found[2:]} & set(betas)
 
 
 def test_tpe_learns_from_complete_trials(load: Load, tmp_path: Path) -> None:

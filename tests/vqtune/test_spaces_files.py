@@ -202,3 +202,66 @@ def test_a_spec_with_a_part_missing_is_refused() -> None:
     del values["source"]
     with pytest.raises(InputError, match="spec: source: found null; allowed: a string"):
         Space.from_dict(values, "spec")
+
+
+# --- starts --------------------------------------------------------------------------------------
+
+STARTS = """
+extends: base
+starts:
+  - {codebook.update: ema, "codebook.update[ema].decay": 0.95}
+  - {codebook.commitment.beta: 2}
+parameters:
+  codebook:
+    commitment: {beta: {min: 0.25, max: 4.0}}
+    update:
+      choices:
+        gradient: {kind: gradient, lr_ratio: {min: 0.5, max: 2.0}}
+        ema: {kind: ema, decay: {min: 0.9, max: 0.99}}
+"""
+
+
+def test_starts_are_the_baseline_but_for_what_they_say(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(STARTS)
+    (tmp_path / "below.yaml").write_text("extends: mine.yaml\n")
+    space = load_space(str(tmp_path / "mine.yaml"))
+    plain = {"codebook.commitment.beta": 0.25, "codebook.update": "gradient"}
+    ema = {"codebook.update": "ema", "codebook.update[ema].decay": 0.95}
+    ratio = {"codebook.update[gradient].lr_ratio": 1.0}
+    assert space.first_points() == [
+        plain | ema,
+        plain | ratio | {"codebook.commitment.beta": 2},
+    ]
+    assert Space.from_dict(space.to_dict()) == space
+    assert space.with_search(trials=3).starts == space.starts
+    assert load_space(str(tmp_path / "below.yaml")).first_points() == []
+
+
+@pytest.mark.parametrize(
+    ("starts", "line"),
+    [
+        ("3", "starts: found 3; allowed: a list of mappings"),
+        ("[]\n  - 3", "not YAML"),
+        ("[3]", "starts.0: found 3; allowed: a mapping"),
+        ("[{}]", "starts.0: found a mapping; allowed: a mapping"),
+        ("[{codebook.bata: 1}]", "starts.0.codebook.bata: found an unknown key; allowed: "),
+        ("[{codebook.commitment.beta: 9.0}]", "starts.0.codebook.commitment.beta: found 9.0; "),
+        ("[{codebook.commitment.beta: true}]", "starts.0.codebook.commitment.beta: found True; "),
+        ("[{codebook.update: emma}]", "starts.0.codebook.update: found 'emma'; allowed: gradient"),
+        (
+            '[{"codebook.update[ema].decay": 0.95}]',
+            "starts.0.codebook.update[ema].decay: found a branch that the start does not take; ",
+        ),
+    ],
+)
+def test_starts_that_will_not_do_are_one_line(starts: str, line: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    head, _, tail = STARTS.partition("starts:")
+    path.write_text(f"{head}starts: {starts}\n{tail[tail.index('parameters:') :]}")
+    with pytest.raises(InputError) as caught:
+        load_space(str(path))
+    told = str(caught.value)
+    assert "\n" not in told
+    assert told.startswith(str(path))
+    if line != "not YAML":
+        assert told.startswith(f"{path}: {line}"), told
