@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from trainables.codebooks.dim_growth import DimGrowth
 from trainables.codebooks.groups import join_groups, split_groups
 from trainables.codebooks.layer_norm import LayerNorm
 from trainables.codebooks.projection import Projection
-from trainables.codebooks.residual import levels_used, levels_used_on_host
+from trainables.codebooks.residual import Dropout, quantize_chain
 from trainables.codebooks.technique import Clock, State, Step
 from trainables.codebooks.transform import Transform
 from trainables.config_block import Block
@@ -82,12 +82,8 @@ class Quantizer:
         self.streams = self.levels * self.groups
         self.seeds = seeds
         like = torch.zeros((), device=device, dtype=dtype)
-        self.dropout: Tensor | None = None
         chances = [lane.residual.dropout if lane.residual else 0.0 for lane in configs]
-        if any(chances):
-            self.dropout = torch.tensor(chances).to(like)
-            chances = self.dropout.tolist()  # as rounded as on the device
-        self._host_lanes = list(zip(chances, seeds.tolist(), strict=True))
+        self.dropout = Dropout(self.levels, chances, seeds, like) if any(chances) else None
         dim = config.lookup_dim // self.groups
         self.codebooks = [
             Codebook(configs, samples, self._seeds(place, level), dim, device, dtype)
@@ -210,7 +206,7 @@ class Quantizer:
             assigned = [book.assign(z, clock.for_lanes(book.seeds), mask)]
             step = assigned[0].step
         else:
-            assigned, step = self._chain(z, clock, mask)
+            assigned, step = quantize_chain(self.codebooks, z, clock, mask, self.dropout)
         z_q = self._leave(join_groups(self.codebooks[0].estimate(step), self.groups))
         codes = torch.stack([one.step.codes for one in assigned], dim=1)
         if self.groups > 1:
@@ -245,38 +241,6 @@ class Quantizer:
                 count = usable.sum(-1).view(-1, self.groups)
             found += list(count.unbind(1))
         return found
-
-    def _chain(self, z: Tensor, clock: Clock, mask: Tensor | None) -> tuple[list[Assigned], Step]:
-        """Quantize level by level; the sum of all levels is what the decoder gets."""
-        used = most = None
-        if self.dropout is not None:
-            used = levels_used(self.levels, self.dropout, clock).repeat_interleave(self.groups)
-            most = self._most_levels(clock)
-        rest, total, assigned = z, torch.zeros_like(z), []
-        for level, book in enumerate(self.codebooks):
-            now = clock.for_lanes(book.seeds)
-            if most is not None and level >= most:
-                assigned.append(book.pass_over(rest.detach(), now))
-                continue
-            if used is None or level == 0:
-                one = book.assign(rest, now, mask)
-                chosen = one.step.chosen.detach()
-            else:
-                on = used > level
-                kept = on.unsqueeze(-1) if mask is None else mask & on.unsqueeze(-1)
-                one = _dropped(book.assign(rest, now, kept.expand(z.shape[:2])), on)
-                chosen = one.step.chosen.detach() * on[:, None, None]
-            assigned.append(one)
-            # Every level's penalty reaches the encoder; what is estimated is the sum, once.
-            rest, total = rest - chosen, total + chosen
-        return assigned, replace(assigned[0].step, z_e=z, chosen=total)
-
-    def _most_levels(self, clock: Clock) -> int | None:
-        """The most levels that any lane uses in this step, where the host can tell."""
-        if not clock.host_step:
-            return None
-        lanes = zip(self._host_lanes, clock.host_step, strict=True)
-        return max(levels_used_on_host(self.levels, p, seed, n) for (p, seed), n in lanes)
 
     def _by_lane(self, assigned: list[Assigned]) -> tuple[Tensor, dict[str, Tensor]]:
         loss = functools.reduce(operator.add, (one.loss for one in assigned))
@@ -321,12 +285,6 @@ class Quantizer:
 
     def _prefix(self, level: int) -> str:
         return "" if self.levels == 1 else f"{level}."
-
-
-def _dropped(one: Assigned, on: Tensor) -> Assigned:
-    """Loss and terms without the lanes that did not use this level; bool `on` [L * G]."""
-    terms = {name: term * on for name, term in one.terms.items()}
-    return Assigned(one.step, one.loss * on, terms)
 
 
 def _transforms(

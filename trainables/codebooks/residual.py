@@ -2,13 +2,86 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
+import torch
 from torch import Tensor
 
 from trainables import noise
-from trainables.codebooks.technique import Clock
+from trainables.codebooks.codebook import Assigned, Codebook
+from trainables.codebooks.technique import Clock, Step
 
 _SALT = 808
+
+
+def quantize_chain(
+    codebooks: Sequence[Codebook],
+    z: Tensor,
+    clock: Clock,
+    mask: Tensor | None,
+    dropout: Dropout | None,
+) -> tuple[list[Assigned], Step]:
+    """Quantize level by level: what each gives, and the step of their sum for the decoder.
+
+    q_i = Q_i(z - q_1 - ... - q_(i-1)), z_q = q_1 + ... + q_n (SoundStream, Zeghidour et al. 2021,
+    algorithm 1). Every level's penalties reach the encoder; the decoder's gradient passes once.
+
+    Args:
+        codebooks: one a level, of L lanes.
+        z: latents [L, N, d], with gradient.
+        clock: where each lane stands, groups not repeated.
+        mask: bool [L, N], latents that count; all where None.
+        dropout: which levels a step uses; all where None.
+    """
+    used = most = None
+    if dropout is not None:
+        used, most = dropout.draw(clock)
+        used = used.repeat_interleave(z.shape[0] // used.shape[0])
+    rest, total, assigned = z, torch.zeros_like(z), []
+    for level, book in enumerate(codebooks):
+        now = clock.for_lanes(book.seeds)
+        if most is not None and level >= most:
+            assigned.append(book.pass_over(rest.detach(), now))
+            continue
+        if used is None or level == 0:
+            one = book.assign(rest, now, mask)
+            chosen = one.step.chosen.detach()
+        else:
+            on = used > level
+            kept = on.unsqueeze(-1) if mask is None else mask & on.unsqueeze(-1)
+            one = _dropped(book.assign(rest, now, kept.expand(z.shape[:2])), on)
+            chosen = one.step.chosen.detach() * on[:, None, None]
+        assigned.append(one)
+        rest, total = rest - chosen, total + chosen
+    return assigned, replace(assigned[0].step, z_e=z, chosen=total)
+
+
+class Dropout:
+    """Quantizer dropout: a step may use only some of the first levels.
+
+    Args:
+        levels: in the chain.
+        chances: of a step that drops levels, one a lane.
+        seeds: int64 [L].
+        like: a tensor of the device and dtype to use.
+    """
+
+    def __init__(self, levels: int, chances: Sequence[float], seeds: Tensor, like: Tensor) -> None:
+        """Keep what the device and the host need."""
+        self.levels = levels
+        self.chances = torch.tensor(chances).to(like)
+        # The host's are as rounded as the device's.
+        self._lanes = list(zip(self.chances.tolist(), seeds.tolist(), strict=True))
+
+    def draw(self, clock: Clock) -> tuple[Tensor, int | None]:
+        """Levels that each lane uses, int64 [L], and the most of any lane, if the host can tell."""
+        used = levels_used(self.levels, self.chances, clock)
+        if not clock.host_step:
+            return used, None
+        lanes = zip(self._lanes, clock.host_step, strict=True)
+        return used, max(levels_used_on_host(self.levels, p, seed, n) for (p, seed), n in lanes)
 
 
 def levels_used_on_host(levels: int, dropout: float, seed: int, step: int) -> int:
@@ -31,3 +104,9 @@ def levels_used(levels: int, dropout: Tensor, clock: Clock) -> Tensor:
     chance, share = noise.uniform(key, (2,)).unbind(-1)
     drawn = 1 + (share * levels).long().clamp_max(levels - 1)
     return drawn.where(chance < dropout, levels)
+
+
+def _dropped(one: Assigned, on: Tensor) -> Assigned:
+    """Loss and terms without the lanes that did not use this level; bool `on` [L]."""
+    terms = {name: term * on for name, term in one.terms.items()}
+    return Assigned(one.step, one.loss * on, terms)
