@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import errno
 import io
-import os
 import shlex
 import shutil
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -88,17 +86,18 @@ def main() -> None:
 @run_options
 def search(**options: Any) -> None:
     """Search SPACE, a name that `vqtune spaces` lists or a YAML file."""
+    from vqtune.printed import make_console, print_front  # noqa: PLC0415
     from vqtune.search import Request  # noqa: PLC0415
     from vqtune.search import search as run_search  # noqa: PLC0415
 
-    console = _console()
+    console = make_console()
     outcome = run_search(Request(**options), console)
     run = outcome.run.path
     shown = _shown(run)
     if not outcome.finished:
         _end_interrupted(run)
     records = _read(run)
-    _print_front(records, None, console)
+    print_front(records, None, console)
     _end_without_trials(records)
     click.echo(f"Records: {shown}   Optuna journal: {shown}/optuna.journal")
     exported = f"exported/{run.name}"
@@ -126,14 +125,15 @@ def ablate(**options: Any) -> None:
     """
     from vqtune.ablate import TABLE, Request  # noqa: PLC0415
     from vqtune.ablate import ablate as run_ablation  # noqa: PLC0415
+    from vqtune.printed import make_console, print_ablation  # noqa: PLC0415
 
-    console = _console()
+    console = make_console()
     outcome = run_ablation(Request(**options), console)
     run = outcome.run.path
     if not outcome.finished:
         _end_interrupted(run)
     records = _read(run)
-    _print_ablation(records, console)
+    print_ablation(records, console)
     _end_without_trials(records)
     click.echo(f"Records: {_shown(run)}   Table: {_shown(run / TABLE)}")
 
@@ -143,29 +143,23 @@ def ablate(**options: Any) -> None:
 @click.option("--draw", type=click.IntRange(min=1), help="Print this many configs drawn from it.")
 def spaces(space: str | None, draw: int | None) -> None:
     """List the spaces, show SPACE, or draw sample configs from it."""
-    from rich.table import Table  # noqa: PLC0415
-
+    from vqtune.printed import make_console, print_rows  # noqa: PLC0415
     from vqtune.spaces import available, describe_space, load_space  # noqa: PLC0415
 
     if space is None:
         if draw is not None:
             raise click.UsageError("--draw needs a SPACE")
-        table = Table("space", "parameters", "what it searches", box=None)
-        for each in available():
-            table.add_row(each.name, str(len(each.parameter_names())), each.description)
-        _console().print(table)
+        rows = [(s.name, str(len(s.parameter_names())), s.description) for s in available()]
+        print_rows(("space", "parameters", "what it searches"), rows, make_console())
         return
     loaded = load_space(space)
     if draw is not None:
         click.echo("---\n".join(config.to_yaml() for config in loaded.draw(draw)), nl=False)
         return
-    table = Table("parameter", "values", "where", box=None)
-    for row in describe_space(loaded):
-        table.add_row(*row)
     click.echo(f"{loaded.name}: {loaded.description}")
     settings = ", ".join(f"{k} {v}" for k, v in loaded.search.model_dump().items())
     click.echo(f"search: {settings}")
-    _console().print(table)
+    print_rows(("parameter", "values", "where"), describe_space(loaded), make_console())
 
 
 @main.command()
@@ -177,10 +171,11 @@ def front(run: str, top: int | None, form: str) -> None:
     from analysis.front import top_table  # noqa: PLC0415
     from analysis.records import find_run, read_run  # noqa: PLC0415
     from analysis.table import to_csv, to_json  # noqa: PLC0415
+    from vqtune.printed import make_console, print_front  # noqa: PLC0415
 
     records = read_run(find_run(run))
     if form == "table":
-        _print_front(records, top, _console())
+        print_front(records, top, make_console())
         return
     table = top_table(records, top)
     click.echo(to_csv(table) if form == "csv" else to_json(table), nl=form == "json")
@@ -228,21 +223,22 @@ def train(
 ) -> None:
     """Train CONFIG, a TrialConfig YAML, in this process; run again to resume."""
     from trainables.config import TrialConfig  # noqa: PLC0415
+    from vqtune.printed import make_console, print_metrics, print_spread  # noqa: PLC0415
     from vqtune.train import adapted, claim, trained_folder  # noqa: PLC0415
 
     given = TrialConfig.from_yaml(config)
     folder = out or trained_folder(given, config.stem)
-    console = _console()
+    console = make_console()
     reports = []
     for seed in range(given.seed, given.seed + seeds):
         trial = adapted(given, samples, data, seed)
         place = folder if seeds == 1 else folder / f"seed-{seed}"
         reports.append(_train_one(trial, place, console))
         same = samples is None and data is None and seed == given.seed
-        _print_metrics(reports[-1], claim(given) if same else {}, console)
+        print_metrics(reports[-1], claim(given) if same else {}, console)
         click.echo(f"Written to {place}")
     if seeds > 1:
-        _print_spread(reports)
+        print_spread(reports)
     if any(report["diverged"] for report in reports):
         sys.exit(FAILED)
 
@@ -270,32 +266,6 @@ def _train_one(trial: TrialConfig, folder: Path, console: Console) -> dict[str, 
             sys.exit(INTERRUPTED)
 
 
-_SHOWN = ("perplexity", "active_codes", "usage", "bits_per_frame", "recon_loss")
-
-
-def _print_metrics(report: dict[str, Any], claim: dict[str, Any], console: Console) -> None:
-    if report["diverged"]:
-        click.echo(report["reason"])
-        return
-    for name in _SHOWN:
-        line = f"{name:15} {report[name]!r}"
-        if name in claim:
-            same = report[name] == claim[name]
-            line += "   as exported" if same else f"   exported with {claim[name]!r}"
-        console.print(line, highlight=False)
-
-
-def _print_spread(reports: list[dict[str, Any]]) -> None:
-    import statistics  # noqa: PLC0415
-
-    finite = [report for report in reports if not report["diverged"]]
-    click.echo(f"{len(finite)} of {len(reports)} seeds ended well; mean ± deviation:")
-    for name in _SHOWN:
-        values = [report[name] for report in finite]
-        if len(values) > 1:
-            click.echo(f"{name:15} {statistics.mean(values):.5g} ± {statistics.stdev(values):.2g}")
-
-
 def _end_interrupted(run: Path) -> NoReturn:
     again = [part for part in sys.argv[1:] if part != "--resume"]
     if not any(part.split("=")[0] == "--name" for part in again):
@@ -312,45 +282,6 @@ def _end_without_trials(records: Records) -> None:
     if not any(records.trials["state"] == "complete"):
         click.echo("No trial was completed")
         sys.exit(FAILED)
-
-
-def _print_ablation(records: Records, console: Console) -> None:
-    from analysis.ablation import ablation_rows, ablation_table, headlines, notes  # noqa: PLC0415
-
-    _print_states(records, console)
-    table = ablation_table(records)
-    _print_rows(*ablation_rows(table), console)
-    for line in [*notes(records), *headlines(table)]:
-        console.print(line, highlight=False)
-
-
-def _print_front(records: Records, top: int | None, console: Console) -> None:
-    from analysis.front import top_table  # noqa: PLC0415
-    from analysis.table import front_rows  # noqa: PLC0415
-
-    _print_states(records, console)
-    table = top_table(records, top)
-    if table.empty:
-        console.print("No trial has reached its full budget yet.")
-        return
-    _print_rows(*front_rows(table), console)
-
-
-def _print_states(records: Records, console: Console) -> None:
-    for message in records.skipped:
-        console.print(f"Note: {message}", style="yellow", markup=False, highlight=False)
-    counts = Counter(records.trials["state"])
-    states = ", ".join(f"{n} {state}" for state, n in counts.most_common())
-    console.print(f"{records.run.name}: {states or 'no trials yet'}", highlight=False)
-
-
-def _print_rows(headers: list[str], rows: list[list[str]], console: Console) -> None:
-    from rich.table import Table  # noqa: PLC0415
-
-    shown = Table(*headers, box=None)
-    for row in rows:
-        shown.add_row(*row)
-    console.print(shown)
 
 
 def _read(run: Path) -> Records:
@@ -380,15 +311,6 @@ def _shown(path: Path) -> str:
         return str(path.relative_to(Path.cwd()))
     except ValueError:
         return str(path)
-
-
-def _console() -> Console:
-    from rich.console import Console  # noqa: PLC0415
-
-    # Without a terminal rich assumes 80 columns and would break the table's rows.
-    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
-    # Names of parameters have brackets, which rich would take for its own markup.
-    return Console(width=width, markup=False)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,88 @@
+"""What the commands print: tables of a run, metrics of a training."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from analysis.ablation import ablation_rows, ablation_table, headlines, notes
+from analysis.front import top_table
+from analysis.records import Records
+from analysis.table import front_rows
+
+# Of a training's last report.
+SHOWN = ("perplexity", "active_codes", "usage", "bits_per_frame", "recon_loss")
+
+
+def print_metrics(report: dict[str, Any], claim: dict[str, Any], console: Console) -> None:
+    """A training's last report, beside what its config was exported with."""
+    if report["diverged"]:
+        click.echo(report["reason"])
+        return
+    for name in SHOWN:
+        line = f"{name:15} {report[name]!r}"
+        if name in claim:
+            same = report[name] == claim[name]
+            line += "   as exported" if same else f"   exported with {claim[name]!r}"
+        console.print(line, highlight=False)
+
+
+def print_spread(reports: list[dict[str, Any]]) -> None:
+    """Means and deviations over trainings with several seeds."""
+    finite = [report for report in reports if not report["diverged"]]
+    click.echo(f"{len(finite)} of {len(reports)} seeds ended well; mean ± deviation:")
+    for name in SHOWN:
+        values = [report[name] for report in finite]
+        if len(values) > 1:
+            click.echo(f"{name:15} {statistics.mean(values):.5g} ± {statistics.stdev(values):.2g}")
+
+
+def print_ablation(records: Records, console: Console) -> None:
+    """An ablation's table, and what it says."""
+    _print_states(records, console)
+    table = ablation_table(records)
+    print_rows(*ablation_rows(table), console)
+    for line in [*notes(records), *headlines(table)]:
+        console.print(line, highlight=False)
+
+
+def print_front(records: Records, top: int | None, console: Console) -> None:
+    """The front of a run, or its best `top` trials, with the baseline beside them."""
+    _print_states(records, console)
+    table = top_table(records, top)
+    if table.empty:
+        console.print("No trial has reached its full budget yet.")
+        return
+    print_rows(*front_rows(table), console)
+
+
+def _print_states(records: Records, console: Console) -> None:
+    for message in records.skipped:
+        console.print(f"Note: {message}", style="yellow", markup=False, highlight=False)
+    counts = Counter(records.trials["state"])
+    states = ", ".join(f"{n} {state}" for state, n in counts.most_common())
+    console.print(f"{records.run.name}: {states or 'no trials yet'}", highlight=False)
+
+
+def print_rows(headers: Sequence[str], rows: Iterable[Sequence[str]], console: Console) -> None:
+    """A table without lines."""
+    shown = Table(*headers, box=None)
+    for row in rows:
+        shown.add_row(*row)
+    console.print(shown)
+
+
+def make_console() -> Console:
+    """The console of a command's output, on a terminal or off it."""
+    # Without a terminal rich assumes 80 columns and would break the table's rows.
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
+    # Names of parameters have brackets, which rich would take for its own markup.
+    return Console(width=width, markup=False)
