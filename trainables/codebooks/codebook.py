@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -104,6 +104,7 @@ class Codebook:
         draw = noise.uniform(noise.fold(self.seeds, 404), (self.size, dim)).to(dtype)
         self.state: State = {"codebook": (2 * draw - 1) / self.size}
         self.trained: list[str] = []
+        self._adopted: set[str] = set()
         for technique in self.techniques:
             self.state |= technique.start(shape, self.seeds)
             self.trained += technique.trained
@@ -118,6 +119,7 @@ class Codebook:
     def adopt(self, name: str, parameter: Tensor) -> None:
         """Make a parameter the state of this name; from now on it is changed in place."""
         self.state[name] = parameter
+        self._adopted.add(name)
 
     @property
     def usable(self) -> Tensor | None:
@@ -142,10 +144,12 @@ class Codebook:
         """Latents [L, N, d] as they are quantized."""
         return functools.reduce(lambda z, t: t.prepare(self.state, z), self._prepares, z_e)
 
-    def look_up(self, z_e: Tensor, clock: Clock | None = None) -> Tensor:
+    def look_up(
+        self, z_e: Tensor, clock: Clock | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         """Codes int64 [L, N] of prepared latents [L, N, d]; drawn at random only with a clock."""
         codebook = self.view(self.state["codebook"].detach())
-        look = Look(self.view(z_e), codebook, self.usable)
+        look = Look(self.view(z_e), codebook, self.usable, mask)
         for technique in self._chooses:
             settings = self.settings[technique.name]
             codes = technique.choose(self.state, look, clock, settings)
@@ -167,7 +171,7 @@ class Codebook:
         """
         self._remake()
         z_e = self.prepare(z_e)
-        codes = self.look_up(z_e.detach(), clock)
+        codes = self.look_up(z_e.detach(), clock, mask)
         chosen = self.embed(codes)
         step = Step(z_e, codes, chosen, clock, self.size, mask, self.view, self.sync)
         terms: dict[str, Tensor] = {}
@@ -212,7 +216,7 @@ class Codebook:
             before: samples drawn by each lane before the step, known to the host.
             after: the same after the step.
         """
-        done = replace(step, z_e=step.z_e.detach(), chosen=step.chosen.detach())
+        done = step.detached()
         for technique in self.techniques:
             self._set(technique.update(self.state, done, self.settings[technique.name]))
         for technique in self.techniques:
@@ -248,7 +252,7 @@ class Codebook:
 
     def _set(self, new: State) -> None:
         for name, value in new.items():
-            if name in self.trained and self.state[name].requires_grad:
+            if name in self._adopted:
                 self.state[name].copy_(value)
             else:
                 self.state[name] = value

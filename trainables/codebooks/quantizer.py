@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -51,6 +51,11 @@ class Quantized:
     terms: dict[str, Tensor]
     steps: list[Step]
     clock: Clock
+
+    def detached(self) -> Quantized:
+        """What `after_step` needs, without the graph."""
+        steps = [step.detached() for step in self.steps]
+        return replace(self, z_q=self.z_q.detach(), loss=self.loss.detach(), steps=steps)
 
 
 class Quantizer:

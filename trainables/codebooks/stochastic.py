@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from trainables import noise
+from trainables.codebooks import moments
 from trainables.codebooks.soft_assignment import soft_codes
 from trainables.codebooks.technique import (
     Clock,
@@ -48,7 +49,8 @@ class Stochastic(Technique):
         z_e, codebook, closest = look.z_e, look.codebook, look.nearest()
         left = 1 - clock.samples_before.to(z_e.dtype) / settings["samples_until"]
         temperature = settings["temperature"] * left.clamp_min(0)
-        scale = (z_e - gather_codes(codebook, closest)).square().sum(-1).mean(-1)
+        squared = (z_e - gather_codes(codebook, closest)).square().sum(-1)
+        scale = moments.mean(squared, look.mask)
         chances = soft_codes(z_e, codebook, temperature * scale, look.usable).cumsum(-1)
         key = noise.fold(noise.fold(clock.seed, 909), clock.step)
         goal = noise.uniform(key, (z_e.shape[1],)).to(z_e.dtype).unsqueeze(-1) * chances[..., -1:]

@@ -42,6 +42,7 @@ ALONE = Sync()
 
 def default_sync() -> Sync:
     """Agree with the other processes where torch.distributed has been set up."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return DistributedSync()
+    distributed = torch.distributed
+    if distributed.is_available() and distributed.is_initialized():
+        return DistributedSync() if distributed.get_world_size() > 1 else ALONE
     return ALONE

@@ -8,13 +8,14 @@ grouped codebook are lanes to a technique.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from trainables.codebooks import moments
 from trainables.codebooks.nearest import nearest_codes
 from trainables.codebooks.sync import ALONE, Sync
 from trainables.config_block import Block, is_lane_field
@@ -135,10 +136,11 @@ class Step:
 
     def mean(self, values: Tensor) -> Tensor:
         """Mean over the latents that count: [L, N, ...] to [L, ...]."""
-        if self.mask is None:
-            return values.mean(1)
-        mask = self.mask.to(values.dtype).view(*self.mask.shape, *[1] * (values.dim() - 2))
-        return (values * mask).sum(1) / mask.sum(1).clamp_min(1)
+        return moments.mean(values, self.mask)
+
+    def detached(self) -> Step:
+        """The same record without the graph, and without what only penalties share."""
+        return replace(self, z_e=self.z_e.detach(), chosen=self.chosen.detach(), shared={})
 
 
 @dataclass(frozen=True)
@@ -149,11 +151,13 @@ class Look:
         z_e: latents [L, N, d], as the distance sees them.
         codebook: codes [L, K, d], likewise.
         usable: bool [L, K], codes that may be chosen; all where None.
+        mask: bool [L, N], latents that count; all where None.
     """
 
     z_e: Tensor
     codebook: Tensor
     usable: Tensor | None
+    mask: Tensor | None = None
 
     def nearest(self) -> Tensor:
         """The nearest codes, int64 [L, N]."""
