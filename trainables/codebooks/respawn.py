@@ -9,7 +9,15 @@ from torch import Tensor
 
 from trainables import noise
 from trainables.codebooks.revive import revive
-from trainables.codebooks.technique import Replacement, Settings, Shape, State, Step, Technique
+from trainables.codebooks.technique import (
+    Replacement,
+    Settings,
+    Shape,
+    State,
+    Step,
+    Technique,
+    gather_codes,
+)
 from trainables.config_codebook import Respawn as RespawnConfig
 
 
@@ -41,19 +49,31 @@ class Respawn(Technique):
         """Count use; put the step's latents into the ring."""
         new = {"respawn_use": state["respawn_use"] + step.counts}
         if self.buffer:
-            latents = step.z_e[:, -self.buffer :]
-            count = latents.shape[1]
-            seen = state["respawn_seen"]
-            slots = (seen.unsqueeze(-1) + torch.arange(count, device=seen.device)) % self.buffer
-            index = slots.unsqueeze(-1).expand_as(latents)
-            # In place: a copy of the whole ring in every step would cost more than the lookup.
-            new["respawn_ring"] = state["respawn_ring"].scatter_(1, index, latents)
-            known = torch.ones_like(slots, dtype=torch.bool)
-            if step.mask is not None:
-                known = step.mask[:, -self.buffer :]
-            new["respawn_known"] = state["respawn_known"].scatter(1, slots, known)
-            new["respawn_seen"] = seen + count
+            new |= self._remember(state, step)
         return new
+
+    def _remember(self, state: State, step: Step) -> State:
+        """The last latents that count take the place of the oldest."""
+        ring, known, seen = (state[f"respawn_{name}"] for name in ("ring", "known", "seen"))
+        latents, fresh = step.z_e[:, -self.buffer :], None
+        if step.mask is not None:
+            # Those that do not count go to the front, and fall on slots that stay as they are.
+            order = step.mask.long().argsort(dim=1, stable=True)[:, -self.buffer :]
+            latents = gather_codes(step.z_e, order)
+            fresh = step.mask.gather(1, order)
+        count = latents.shape[1]
+        end = seen + (count if fresh is None else fresh.sum(-1))
+        place = torch.arange(count, device=seen.device) - count
+        slots = (end.unsqueeze(-1) + place) % self.buffer
+        index = slots.unsqueeze(-1).expand_as(latents)
+        if fresh is None:
+            known = known.scatter(1, slots, True)
+        else:
+            latents = latents.where(fresh.unsqueeze(-1), ring.gather(1, index))
+            known = known.scatter(1, slots, known.gather(1, slots) | fresh)
+        # In place: a copy of the whole ring in every step would cost more than the lookup.
+        ring.scatter_(1, index, latents)
+        return {"respawn_ring": ring, "respawn_known": known, "respawn_seen": end}
 
     def due(self, host: Mapping[str, float], before: int, after: int) -> bool:
         """Once every period."""
