@@ -229,6 +229,16 @@ class VectorQuantizer(nn.Module):
         self.samples_drawn, self.steps_done = clock.samples, clock.step
         self._take(self._quantizer.all_state())
 
+    def extra_repr(self) -> str:
+        """The settings that are not the defaults."""
+        told = {
+            name: value
+            for block in (self.config, self.settings)
+            for name, value in block
+            if value != type(block).model_fields[name].default
+        }
+        return ", ".join(f"{name}={value!r}" for name, value in told.items())
+
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles hold the state, and make a quantizer for it anew."""
         self._read()

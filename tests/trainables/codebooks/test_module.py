@@ -322,6 +322,9 @@ def test_a_config_makes_the_same_module() -> None:
     for vq in (one, other):
         vq(noise(4, 4, 8))
     assert_same(one.state_dict(), other.state_dict())
+    assert repr(one) == repr(other)
+    assert "size=16, dim=4, update=EmaUpdate(kind='ema', decay=0.9, accumulate=2)" in repr(one)
+    assert "channel_first=True, samples=80, seed=3" in repr(one)
 
 
 def test_seeding_takes_as_many_latents_as_it_is_told_and_needs_one_a_code() -> None:
