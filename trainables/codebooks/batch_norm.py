@@ -37,6 +37,8 @@ class BatchNorm(Transform):
         mean, variance = moments(z, mask)
         normal = (z - mean.unsqueeze(1)) * (variance + EPSILON).rsqrt().unsqueeze(1)
         momentum = settings["momentum"].unsqueeze(-1)
+        if mask is not None:
+            momentum = momentum * mask.any(-1, keepdim=True)
         running = {
             "norm_mean": torch.lerp(state["norm_mean"], mean.detach(), momentum),
             "norm_variance": torch.lerp(state["norm_variance"], variance.detach(), momentum),

@@ -187,6 +187,9 @@ class Codebook:
         nothing = torch.zeros_like(codes, dtype=torch.bool)
         step = Step(z_e, codes, torch.zeros_like(z_e), clock, self.size, nothing, sync=self.sync)
         zero = z_e.new_zeros(z_e.shape[0])
+        if self.sync is not ALONE:  # processes that share gradients wait for those of every tensor
+            trained = (self.state[name].flatten(1).sum(1) for name in self.trained)
+            zero = functools.reduce(lambda total, value: total + 0 * value, trained, zero)
         return self._assigned(step, {t.name: zero for t in self._penalises})
 
     def _assigned(self, step: Step, terms: dict[str, Tensor]) -> Assigned:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 class _WeightedMeanSquare(torch.autograd.Function):
@@ -19,6 +20,7 @@ class _WeightedMeanSquare(torch.autograd.Function):
         return distance
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         difference, scale = ctx.saved_tensors
         return difference * (2 * gradients[0] * scale)[:, None, None], None, None

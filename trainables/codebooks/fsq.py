@@ -70,7 +70,7 @@ class Fsq(Technique):
         digits = torch.round(look.z_e * width).add_(width).clamp_min_(0)
         digits = torch.minimum(digits, state["fsq_most"].unsqueeze(1))
         # Floats hold the product of the levels, at most 2^20, exactly.
-        return (digits @ state["fsq_places"].unsqueeze(-1)).squeeze(-1).long()
+        return (digits * state["fsq_places"].unsqueeze(1)).sum(-1).long()
 
 
 def implied_codebook(levels: Sequence[int]) -> Tensor:

@@ -201,7 +201,7 @@ class VectorQuantizer(nn.Module):
         if kmeans is None:
             raise InputError("found null, allowed for seeding: kmeans={}", "kmeans")
         self.flush()
-        with self._float32():
+        with torch.inference_mode(False), self._float32():
             pool, _ = self._layout.enter(latents)
             count, least = pool.shape[1], growth.start if growth else self.config.size
             if count < least:
@@ -222,7 +222,8 @@ class VectorQuantizer(nn.Module):
             return
         pending, self._pending = self._pending, None
         samples = self._samples + int(pending.count)
-        with self._float32():
+        # Even where a reader is in inference mode: training will use these tensors again.
+        with torch.inference_mode(False), self._float32():
             self._quantizer.after_step(pending.quantized, [self._samples], [samples])
         self._samples, self._steps = samples, self._steps + 1
         clock = pending.quantized.clock

@@ -66,4 +66,6 @@ class Reanchor(Technique):
         usable = state.get("usable")
         if usable is not None:
             mask = mask & usable
+        if step.mask is not None:
+            mask = mask & step.mask.any(-1, keepdim=True)
         return {}, Replacement(mask, torch.lerp(codebook, anchors, share))

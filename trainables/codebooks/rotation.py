@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from trainables.codebooks.technique import Settings, State, Step, Technique
 
@@ -28,8 +29,9 @@ class RotationTrick(torch.autograd.Function):
         return chosen.detach().view_as(chosen)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        """Rotate and scale the gradient back; where z and q point away from each other, pass it."""
+        """Rotate and scale the gradient back; where there is nothing to rotate, pass it."""
         (g,) = gradients
         z, q = ctx.saved_tensors
         z_norm, q_norm = (
@@ -42,7 +44,8 @@ class RotationTrick(torch.autograd.Function):
         along_r = (r * g).sum(-1, keepdim=True)
         along_q = (q_unit * g).sum(-1, keepdim=True)
         rotated = (g - 2 * r * along_r + 2 * z_unit * along_q) * (q_norm / z_norm)
-        return torch.where(length > _LEAST_NORM, rotated, g), None
+        turns = (length > _LEAST_NORM) & (z_norm > _LEAST_NORM) & (q_norm > _LEAST_NORM)
+        return torch.where(turns, rotated, g), None
 
 
 class Rotation(Technique):

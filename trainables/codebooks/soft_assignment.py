@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from trainables.codebooks.technique import State, Step
 
@@ -53,6 +54,7 @@ class _Entropy(torch.autograd.Function):
         return entropy
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         (log_p,) = ctx.saved_tensors
         slope: Tensor = (log_p + 1).mul_(-gradients[0].unsqueeze(-1))

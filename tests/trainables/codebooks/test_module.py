@@ -275,6 +275,19 @@ def test_a_step_is_completed_later_and_keeps_no_graph_until_then() -> None:
     assert after["state.respawn_use"].sum() == 32
 
 
+def test_a_validation_in_inference_mode_leaves_a_module_that_trains_and_loads() -> None:
+    vq = module("entropy")
+    for i in range(3):
+        vq.train()
+        z_q, _, loss = vq(noise(4, 8, 4, seed=i).requires_grad_())
+        (z_q.mean() + loss).backward()
+        vq.eval()
+        with torch.inference_mode():
+            vq(noise(4, 8, 4, seed=50))
+    vq.load_state_dict(vq.state_dict())
+    assert not any(value.is_inference() for value in vq.state.buffers())
+
+
 def test_respawn_moves_codes_that_the_user_has_frozen() -> None:
     vq = module("gradient").requires_grad_(False)
     start = kept(vq)["state.codebook"]

@@ -452,7 +452,7 @@ def test_rotation_survives_zeros_and_opposites() -> None:
     step = Step(z, torch.zeros(1, 3, dtype=torch.int64), q, clock(0, 1), 4)
     rotation = next(t for t in book.techniques if t.name == "rotation")
     [gradient] = torch.autograd.grad(rotation.estimate(book.state, step, {}).sum(), z)
-    assert gradient.isfinite().all()
+    assert gradient.tolist() == [[[1, 1], [1, 1], [1, 1]]]  # passed as it is
 
 
 # --- sample entropy ------------------------------------------------------------------------------
