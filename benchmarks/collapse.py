@@ -11,6 +11,7 @@ it comes, so that the same command goes on where it was ended.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import statistics
@@ -128,13 +129,17 @@ def train_all(
     rows: list[Row], base: dict[str, Any], seeds: int, path: Path, console: Console
 ) -> dict[tuple[str, int], Result]:
     """Train what is not in the file yet, one process a core."""
-    done = dict(read_results(path))
-    jobs = {}
+    jobs: dict[tuple[str, int], TrialConfig] = {}
     for seed in range(seeds):  # all rows of a seed first: an early look shows every row
         for row in rows:
-            config = TrialConfig.from_dict({**merged(base, row.values), "seed": seed}, row.name)
-            if (row.name, seed) not in done:
-                jobs[row.name, seed] = config
+            values = {**merged(base, row.values), "seed": seed}
+            jobs[row.name, seed] = TrialConfig.from_dict(values, row.name)
+    done = {
+        key: result
+        for key, made, result in read_results(path)
+        if key in jobs and made == digest(jobs[key])
+    }
+    jobs = {key: config for key, config in jobs.items() if key not in done}
     workers = len(os.sched_getaffinity(0))
     with (
         ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool,
@@ -145,16 +150,24 @@ def train_all(
         for future in ended:
             name, seed = futures[future]
             done[name, seed] = future.result()
-            file.write(json.dumps({"row": name, "seed": seed, **done[name, seed]}) + "\n")
+            made = {"row": name, "seed": seed, "config": digest(jobs[name, seed])}
+            file.write(json.dumps({**made, **done[name, seed]}) + "\n")
             file.flush()
     return done
 
 
-def read_results(path: Path) -> Iterator[tuple[tuple[str, int], Result]]:
+def read_results(path: Path) -> Iterator[tuple[tuple[str, int], str, Result]]:
+    """Row and seed, digest of the config, and report of every whole line."""
     if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            result = json.loads(line)
-            yield (result.pop("row"), result.pop("seed")), result
+        for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+            if line.endswith("\n"):  # the last one may have been cut short
+                result = json.loads(line)
+                yield (result.pop("row"), result.pop("seed")), result.pop("config", ""), result
+
+
+def digest(config: TrialConfig) -> str:
+    """Tell configs apart: a row of the same name may have been trained with other settings."""
+    return hashlib.sha256(config.to_yaml().encode()).hexdigest()[:16]
 
 
 def train(values: dict[str, Any]) -> Result:
