@@ -11,6 +11,7 @@ it comes, so that the same command goes on where it was ended.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -158,11 +159,18 @@ def train_all(
 
 def read_results(path: Path) -> Iterator[tuple[tuple[str, int], str, Result]]:
     """Row and seed, digest of the config, and report of every whole line."""
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-            if line.endswith("\n"):  # the last one may have been cut short
-                result = json.loads(line)
-                yield (result.pop("row"), result.pop("seed")), result.pop("config", ""), result
+    if not path.exists():
+        return
+    text = path.read_text(encoding="utf-8")
+    if text and not text.endswith(
+        "\n"
+    ):  # one that was cut short: what follows is a line of its own
+        with path.open("a", encoding="utf-8") as file:
+            file.write("\n")
+    for line in text.splitlines():
+        with contextlib.suppress(json.JSONDecodeError):
+            result = json.loads(line)
+            yield (result.pop("row"), result.pop("seed")), result.pop("config", ""), result
 
 
 def digest(config: TrialConfig) -> str:
