@@ -62,7 +62,7 @@ TECHNIQUES: list[tuple[str, dict[str, Any], Callable[[], nn.Module]]] = [
         {**EMA, "stochastic": {"until": 1.0}},
         lambda: _vq(stochastic_sample_codes=True, sample_codebook_temp=0.5),
     ),
-    ("batch larger 8 times, EMA over 8 steps", {"update": {**EMA["update"], "accumulate": 8}}, _vq),
+    ("EMA over 8 steps", {"update": {**EMA["update"], "accumulate": 8}}, _vq),
     ("2 groups", {**EMA, "groups": {"count": 2}}, _grouped),
     ("4 residual levels", {**EMA, "residual": {"levels": 4}}, _residual),
     (
