@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import datetime
 import os
 import pickle
@@ -267,6 +268,7 @@ def test_a_step_is_completed_later_and_keeps_no_graph_until_then() -> None:
         out = vq(noise(4, 8, 4).requires_grad_() * 2)
     assert len(alive) > 0
     del out
+    gc.collect()
     assert len(alive) == 0
     assert torch.equal(vq.steps_done, before["steps_done"])
     assert torch.equal(vq.state.get_buffer("respawn_use"), before["state.respawn_use"])
