@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-import gc
 import datetime
+import gc
 import os
 import pickle
 import socket
