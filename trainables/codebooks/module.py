@@ -53,8 +53,9 @@ class VectorQuantizer(nn.Module):
     parameters, the rest are buffers. `parameter_groups` gives codes the learning rate that
     update.lr_ratio asks for; update.lr_final, which a trial follows, is left to your scheduler.
 
-    Where torch.distributed is set up, its processes share one codebook: statistics and samples
-    are summed over all of them, and respawned codes are latents of the first. All must use the
+    Where torch.distributed is set up, its processes share one codebook: the codes' statistics and
+    samples are summed over all of them, and respawned codes are latents of the first. What belongs
+    to a batch (batch norm, the entropy terms) stays that of each process. All must use the
     same seed, and call the module in training mode, `seed` and `flush` together. Whatever only
     reads (evaluation, `state_dict`, `codebook`, copies) may be done by one of them, and leaves
     out what the last step has left to do, unless all of them call `flush` before.
