@@ -41,6 +41,12 @@ def integer(value: Any) -> Any:
     return value
 
 
+def lane_values(block: Block) -> dict[str, Any]:
+    """The values of a block's lane fields, by name."""
+    fields = type(block).model_fields
+    return {name: getattr(block, name) for name, f in fields.items() if is_lane_field(f)}
+
+
 def is_lane_field(field: FieldInfo) -> bool:
     """Whether lanes of one stack may differ in this field."""
     return isinstance(field.json_schema_extra, dict) and "lane" in field.json_schema_extra

@@ -27,6 +27,11 @@ class BatchNorm(Transform):
         zeros = like.new_zeros(lanes, dim)
         return {"norm_mean": zeros, "norm_variance": zeros + 1}
 
+    def seed(self, state: State, pool: Tensor) -> State:
+        """The pool's own statistics: it tells more than a step."""
+        mean, variance = moments(pool, None)
+        return {"norm_mean": mean, "norm_variance": variance}
+
     def enter(
         self, state: State, z: Tensor, settings: Settings, mask: Tensor | None, fit: bool
     ) -> tuple[Tensor, State]:

@@ -151,12 +151,11 @@ class Quantizer:
     @torch.no_grad()
     def seed(self, pool: Tensor) -> None:
         """Let techniques seed the codes from latents [L, M, d] before training."""
-        z, fitted = self._enter(pool, None, fit=True)
-        for name in fitted:  # the pool tells more than a step: no momentum
-            if name == "norm_mean":
-                self.state[name] = pool.mean(1)
-            elif name == "norm_variance":
-                self.state[name] = pool.var(1, correction=0)
+        z = pool
+        for transform in self.transforms:
+            self.state |= transform.seed(self.state, z)
+            settings = self.settings[transform.name]
+            z, _ = transform.enter(self.state, z, settings, None, fit=False)
         rest = split_groups(z, self.groups)
         for book in self.codebooks:
             book.seed(rest)

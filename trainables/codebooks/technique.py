@@ -18,7 +18,7 @@ from torch import Tensor
 from trainables.codebooks import moments
 from trainables.codebooks.nearest import nearest_codes
 from trainables.codebooks.sync import ALONE, Sync
-from trainables.config_block import Block, is_lane_field
+from trainables.config_block import Block, lane_values
 
 State = dict[str, Tensor]
 Settings = Mapping[str, Tensor]
@@ -192,8 +192,7 @@ class Technique:
             config: the technique's block.
             samples: the lane's training.samples, for shares of it.
         """
-        fields = type(config).model_fields
-        return {name: getattr(config, name) for name, f in fields.items() if is_lane_field(f)}
+        return lane_values(config)
 
     def start(self, shape: Shape, key: Tensor) -> State:
         """The tensors this technique keeps, under names of its own.

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from trainables.codebooks.technique import Clock, Settings, State
-from trainables.config_block import Block, is_lane_field
+from trainables.config_block import Block, lane_values
 
 
 class Transform:
@@ -28,8 +28,7 @@ class Transform:
     @classmethod
     def lane_settings(cls, config: Block, samples: int) -> Mapping[str, float]:
         """What may differ between lanes, as for a technique."""
-        fields = type(config).model_fields
-        return {name: getattr(config, name) for name, f in fields.items() if is_lane_field(f)}
+        return lane_values(config)
 
     def start(self, lanes: int, dim: int, key: Tensor, like: Tensor) -> State:
         """The tensors this transform keeps, under names of its own.
@@ -40,6 +39,10 @@ class Transform:
             key: int64 [L], to draw from.
             like: a tensor of the device and dtype to use.
         """
+        return {}
+
+    def seed(self, state: State, pool: Tensor) -> State:
+        """New values of state before training, from latents [L, M, d]."""
         return {}
 
     def enter(
