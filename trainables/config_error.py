@@ -26,7 +26,10 @@ def describe(error: ValidationError, root: type[BaseModel]) -> str:
         return f"{path}: unknown key" + (f"; allowed: {allowed}" if allowed else "")
     if kind == "value_error":
         message = str(first.get("ctx", {}).get("error", first["msg"]))
-        return f"{path}.{message}" if path else message
+        # A check that looks at several fields names the one it means.
+        return (
+            f"{path}{': ' if message.startswith('found ') else '.'}{message}" if path else message
+        )
     if kind == "missing":
         return f"{path}: required and missing"
     if kind in ("union_tag_invalid", "union_tag_not_found"):

@@ -7,6 +7,23 @@ from collections.abc import Sequence
 
 import numpy as np
 
+# What every report of a trial has; further metrics depend on the layout and on what is switched on.
+REPORTED = (
+    "recon_loss",
+    "recon_loss_unquantized",
+    "recon_loss_shuffled",
+    "perplexity",
+    "perplexity_plugin",
+    "active_codes",
+    "hit_codes",
+    "usage",
+    "codes",
+    "codes_in_use",
+    "bits_per_frame",
+    "bits_per_frame_nominal",
+    "seconds",
+)
+
 # A code counts as active with at least this share of the mean use.
 ACTIVE_SHARE = 0.1
 
@@ -35,7 +52,7 @@ def stream_metrics(counts: np.ndarray, codes_in_use: int) -> dict[str, float]:
     """Metrics of one stream of codes.
 
     Args:
-        counts: how often each code was chosen, [K].
+        counts: how often each code was chosen, [K], those that growth has yet to add among them.
         codes_in_use: K now, without codes that growth has yet to add.
     """
     total = float(counts.sum())
@@ -46,6 +63,7 @@ def stream_metrics(counts: np.ndarray, codes_in_use: int) -> dict[str, float]:
         "perplexity_plugin": math.exp(entropy_plugin(counts)),
         "active_codes": int((active & (counts > 0)).sum()),
         "hit_codes": int((counts > 0).sum()),
+        "codes": len(counts),
         "codes_in_use": codes_in_use,
         "usage": perplexity / codes_in_use,
     }

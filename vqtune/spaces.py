@@ -14,12 +14,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from analysis.constraint import Constraint
 from trainables.config import TrialConfig
 from trainables.config_block import Block
 from trainables.config_error import describe
 from trainables.errors import InputError
+from trainables.metrics import REPORTED
 from trainables.yaml_file import read_mapping
 from vqtune import space_nodes as nodes
 from vqtune.space_check import check_configs, check_shared
@@ -42,8 +44,16 @@ class SearchSettings(Block):
     sampler: Literal["tpe", "nsga2", "random", "grid"] = Field(
         "tpe", description="who proposes: multi-objective TPE, NSGA-II, chance, or every point"
     )
-    early_stopping: Literal["recon_loss", "perplexity", "none"] = Field(
-        "recon_loss", description="the metric that asynchronous successive halving compares"
+    objectives: dict[str, Literal["max", "min"]] = Field(
+        default={"perplexity": "max", "recon_loss": "min"},
+        description="what is to get better, and which way is better",
+    )
+    constraint: str | None = Field(
+        "recon_loss <= 1.0*baseline", description="what a trial has to hold to count as harmless"
+    )
+    early_stopping: Literal["pareto", "recon_loss", "perplexity", "none"] = Field(
+        "pareto",
+        description="what asynchronous successive halving compares: all objectives, or one metric",
     )
     grace: float = Field(
         0.125, description="share of the samples before the first rung", gt=0, lt=1
@@ -51,6 +61,43 @@ class SearchSettings(Block):
     reduction_factor: float = Field(
         3.0, description="eta: one trial in eta goes on from each rung", gt=1, le=100
     )
+    brackets: int = Field(
+        1, description="groups of trials, each with a first rung eta times the last's", ge=1, le=10
+    )
+
+    @field_validator("objectives")
+    @classmethod
+    def _known(cls, objectives: dict[str, Literal["max", "min"]]) -> dict[str, Any]:
+        if not objectives:
+            raise ValueError("found none, allowed: one metric or more, each max or min")
+        for metric in objectives:
+            _check_metric(metric)
+        return objectives
+
+    @field_validator("constraint")
+    @classmethod
+    def _readable(cls, constraint: str | None) -> str | None:
+        if constraint is None:
+            return None
+        parsed = Constraint.parse(constraint)
+        _check_metric(parsed.metric)
+        return str(parsed)
+
+    @model_validator(mode="after")
+    def _rungs(self) -> SearchSettings:
+        if self.grace * self.reduction_factor ** (self.brackets - 1) >= 1:
+            raise ValueError(
+                f"brackets: found {self.brackets}, whose last would begin at the end of the "
+                f"training; allowed: fewer, or a smaller grace than {self.grace:g}"
+            )
+        return self
+
+
+def _check_metric(metric: str) -> None:
+    if metric not in REPORTED:
+        raise ValueError(
+            f"found {metric!r}, which no trial reports; allowed: {', '.join(REPORTED)}"
+        )
 
 
 @dataclass(frozen=True)

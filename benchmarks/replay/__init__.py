@@ -1,0 +1,1 @@
+"""A tabulated benchmark: learning curves recorded once, on which searches are replayed."""
