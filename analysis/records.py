@@ -26,6 +26,7 @@ METRICS = (
     "active_codes",
     "hit_codes",
     "usage",
+    "codes",
     "codes_in_use",
     "bits_per_frame",
     "bits_per_frame_nominal",
@@ -33,6 +34,8 @@ METRICS = (
     "recon_loss_unquantized",
     "recon_loss_shuffled",
     "seconds",
+    "cpu_seconds",
+    "gpu_seconds",
     "training_iteration",
 )
 

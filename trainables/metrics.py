@@ -7,23 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# What every report of a trial has; further metrics depend on the layout and on what is switched on.
-REPORTED = (
-    "recon_loss",
-    "recon_loss_unquantized",
-    "recon_loss_shuffled",
-    "perplexity",
-    "perplexity_plugin",
-    "active_codes",
-    "hit_codes",
-    "usage",
-    "codes",
-    "codes_in_use",
-    "bits_per_frame",
-    "bits_per_frame_nominal",
-    "seconds",
-)
-
 # A code counts as active with at least this share of the mean use.
 ACTIVE_SHARE = 0.1
 

@@ -37,13 +37,19 @@ class Trainer:
         config: TrialConfig,
         dataset: Dataset | None = None,
         device: torch.device | None = None,
+        gpus: float | None = None,
     ) -> None:
-        """Build model and codebook, seed the codebook; load the data where none is given."""
+        """Build model and codebook, seed the codebook; load the data where none is given.
+
+        `gpus` is the share of a GPU that the trial has: all of the one it is on, unless told.
+        """
         self.config = config
         self.dataset = dataset if dataset is not None else load_dataset(config.data)
         self.stack = Stack([config], self.dataset, device)
         self.evaluator = Evaluator(self.stack, self.dataset)
-        self.seconds = 0.0
+        on_gpu = self.stack.device.type == "cuda"
+        self.gpus = gpus if gpus is not None else float(on_gpu)
+        self.seconds = self.cpu_seconds = self.gpu_seconds = 0.0
         self.reports = 0
         self.report: Report = {}
         self._finite = True
@@ -71,7 +77,7 @@ class Trainer:
         Args:
             progress: called now and then with the number of samples drawn so far.
         """
-        started = time.monotonic()
+        started, worked = time.monotonic(), time.process_time()
         before = self.stack.steps[0]
         self.stack.advance(self._steps_at(self.reports + 1) - before, progress)
         self.reports += 1
@@ -80,10 +86,15 @@ class Trainer:
         self._finite = bool(self.stack.finite[0])
         trained = time.monotonic()
         report = self.evaluate()
-        self.seconds += time.monotonic() - started
+        took = time.monotonic() - started
+        self.seconds += took
+        self.gpu_seconds += self.gpus * took
+        self.cpu_seconds += time.process_time() - worked  # of all threads
         report |= {f"training/{name}": value for name, value in training.items()}
         self.report = report | {
             "seconds": self.seconds,
+            "cpu_seconds": self.cpu_seconds,
+            "gpu_seconds": self.gpu_seconds,
             "steps_per_second": steps / (trained - started),
             "complete": self.complete,
         }
@@ -106,6 +117,8 @@ class Trainer:
             "samples": self.stack.samples[0],
             "reports": self.reports,
             "seconds": self.seconds,
+            "cpu_seconds": self.cpu_seconds,
+            "gpu_seconds": self.gpu_seconds,
             "report": self.report,
             "made": self.made(),
         }
@@ -128,6 +141,9 @@ class Trainer:
             raise InputError("was written with other data than there are now", str(path))
         self.stack.load_lane(0, tensors, header["samples"])
         self.reports, self.seconds = header["reports"], header["seconds"]
+        # Checkpoints of before these were counted lack them.
+        self.cpu_seconds = header.get("cpu_seconds", 0.0)
+        self.gpu_seconds = header.get("gpu_seconds", 0.0)
         self.report = header["report"]
         self._finite = not self.report.get("diverged", False)
 

@@ -41,7 +41,7 @@ class VQTrial(tune.Trainable):  # type: ignore[misc]
         # The data set is cached by node on disk and by process in memory.
         # Without a share of a GPU the trial keeps off all of them, whatever it can see.
         device = None if config["gpus"] else torch.device("cpu")
-        self.trainer = Trainer(trial, load_dataset(trial.data), device)
+        self.trainer = Trainer(trial, load_dataset(trial.data), device, config["gpus"])
         self.folder = Path(config["folder"])
         self.folder.mkdir(parents=True, exist_ok=True)
         self._unsent = (self.folder / CHECKPOINT).exists()

@@ -21,7 +21,7 @@ from trainables.config import TrialConfig
 from trainables.config_block import Block
 from trainables.config_error import describe
 from trainables.errors import InputError
-from trainables.metrics import REPORTED
+from trainables.reported import REPORTED
 from trainables.yaml_file import read_mapping
 from vqtune import space_nodes as nodes
 from vqtune.space_check import check_configs, check_shared
@@ -69,7 +69,7 @@ class SearchSettings(Block):
     @classmethod
     def _known(cls, objectives: dict[str, Literal["max", "min"]]) -> dict[str, Any]:
         if not objectives:
-            raise ValueError("found none, allowed: one metric or more, each max or min")
+            raise ValueError("found none; allowed: one metric or more, each max or min")
         for metric in objectives:
             _check_metric(metric)
         return objectives

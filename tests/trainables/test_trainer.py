@@ -25,10 +25,11 @@ from trainables.checkpoint import read_tensors, write_tensors
 from trainables.config import TrialConfig
 from trainables.data import Dataset
 from trainables.errors import InputError
+from trainables.reported import REPORTED
 from trainables.trainer import CHECKPOINT, Trainer, weights_of
 
 CPU = torch.device("cpu")
-TIMES = ("seconds", "steps_per_second")
+TIMES = ("seconds", "cpu_seconds", "gpu_seconds", "steps_per_second")
 
 
 def trainer(config: TrialConfig, dataset: Dataset | None = None) -> Trainer:
@@ -59,9 +60,24 @@ def test_a_report_says_how_far_how_good_and_how_it_went() -> None:
     assert {"training/recon_loss", "training/commitment", "training/entropy"} <= report.keys()
     assert (report["complete"], report["diverged"], report["reason"]) == (False, False, "")
     assert 0 < report["seconds"] == trial.seconds
+    assert 0 < report["cpu_seconds"] == trial.cpu_seconds
+    assert report["gpu_seconds"] == 0
     assert report["steps_per_second"] > 0
     last = trial.advance()
+    assert last["cpu_seconds"] > report["cpu_seconds"]
     assert (last["samples"], last["complete"], trial.done) == (80, True, True)
+
+
+def test_a_trial_has_its_share_of_a_gpus_time() -> None:
+    """Told, since there need not be one: the seconds are the same wherever they pass."""
+    trial = Trainer(make_config(), make_dataset(), CPU, gpus=0.25)
+    for _ in range(2):
+        report = trial.advance()
+        assert report["gpu_seconds"] == pytest.approx(0.25 * report["seconds"])
+
+
+def test_every_report_has_what_a_search_can_go_by() -> None:
+    assert set(REPORTED) <= trainer(make_config()).advance().keys()
 
 
 def test_training_losses_are_the_mean_over_the_steps_since_the_last_report() -> None:
@@ -163,6 +179,7 @@ def test_a_trial_resumed_at_any_report_ends_the_same(mix: str, tmp_path: Path) -
         assert resumed.done == through.done
         assert resumed.report == through.report
         assert resumed.seconds == through.seconds
+        assert resumed.cpu_seconds == through.cpu_seconds
     reference = run(config)
     assert numbers(through.report) == reference[-1]
     # And one process after another, a report each.
@@ -220,6 +237,7 @@ from pathlib import Path
 import torch
 from trainables.config import TrialConfig
 from trainables.stack import Stack
+from trainables.reported import REPORTED
 from trainables.trainer import CHECKPOINT, Trainer
 
 moment, count = sys.argv[1], int(sys.argv[2])
@@ -384,6 +402,17 @@ def test_a_checkpoint_of_another_config_is_refused(change: dict[str, Any], saved
         values[key] = {**values[key], **value} if isinstance(value, dict) else value
     line = loading(saved, TrialConfig.from_dict(values))
     assert line == f"{saved / CHECKPOINT}: was written by another config"
+
+
+def test_a_checkpoint_of_before_cpu_time_was_counted_is_gone_on_with(saved: Path) -> None:
+    tensors, header = read_tensors(saved / CHECKPOINT)
+    write_tensors(
+        saved / CHECKPOINT, tensors, {k: v for k, v in header.items() if "pu_seconds" not in k}
+    )
+    resumed = trainer(TrialConfig.from_dict(header["trial"]))
+    resumed.load(saved)
+    assert (resumed.cpu_seconds, resumed.gpu_seconds) == (0.0, 0.0)
+    assert resumed.seconds == header["seconds"]
 
 
 def test_a_checkpoint_over_other_data_is_refused(saved: Path) -> None:

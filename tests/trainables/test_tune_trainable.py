@@ -17,7 +17,7 @@ from trainables.trainer import CHECKPOINT, Trainer
 from trainables.tune_trainable import TuneConfig, VQTrial
 
 CPU = torch.device("cpu")
-TIMES = ("seconds", "steps_per_second")
+TIMES = ("seconds", "cpu_seconds", "gpu_seconds", "steps_per_second")
 
 
 @pytest.fixture(autouse=True)
