@@ -254,7 +254,8 @@ CASES = {
     "unknown setting": (
         "search: {trails: 3}",
         "search.trails: found an unknown key",
-        "trials, sampler, early_stopping, grace, reduction_factor, samples; did you mean 'trials'?",
+        "trials, sampler, objectives, constraint, early_stopping, grace, reduction_factor, brackets, "
+        "samples; did you mean 'trials'?",
     ),
     "no trials": ("search: {trials: 0}", "search.trials: found 0", "greater than or equal to 1"),
     "unknown sampler": (
@@ -262,10 +263,35 @@ CASES = {
         "search.sampler: found 'tpee'",
         "'tpe', 'nsga2', 'random' or 'grid'",
     ),
-    "unknown metric": (
+    "unknown early stopping": (
         "search: {early_stopping: loss}",
         "search.early_stopping: found 'loss'",
-        "'recon_loss', 'perplexity' or 'none'",
+        "'pareto', 'recon_loss', 'perplexity' or 'none'",
+    ),
+    "unknown objective": (
+        "search: {objectives: {recon_los: min}}",
+        "search.objectives: found 'recon_los', which no trial reports",
+        "recon_loss, recon_loss_unquantized,",
+    ),
+    "no objectives": (
+        "search: {objectives: {}}",
+        "search.objectives: found none",
+        "one metric or more, each max or min",
+    ),
+    "no direction": (
+        "search: {objectives: {recon_loss: down}}",
+        "search.objectives.recon_loss: found 'down'",
+        "'max' or 'min'",
+    ),
+    "a constraint on nothing": (
+        "search: {constraint: loss <= 1}",
+        "search.constraint: found 'loss', which no trial reports",
+        "recon_loss, recon_loss_unquantized,",
+    ),
+    "no constraint": (
+        "search: {constraint: recon_loss below 1}",
+        "search.constraint: found 'recon_loss below 1'",
+        "METRIC <= NUMBER or METRIC <= NUMBER*baseline",
     ),
     "grace of 1": ("search: {grace: 1.0}", "search.grace: found 1.0", "less than 1"),
     "eta of 1": (
