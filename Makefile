@@ -1,16 +1,20 @@
 # make demo: a search on the embedded data, from nothing but Python 3.11+, pip and make.
-# make test: the same set-up, then style, types, layers and all tests.
+# make test: the same set-up, then style, types, layers and all tests but the long ones.
+# make test-long: the long ones: kill series and soaks.
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint format
+.PHONY: demo test test-long lint format
 
 demo: .venv/installed
 	$(BIN)/vqtune search quickstart
 
 test: lint
 	$(BIN)/python -m pytest
+
+test-long: .venv/installed
+	$(BIN)/python -m pytest -m long
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .

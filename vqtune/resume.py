@@ -15,6 +15,7 @@ import optuna
 from optuna.trial import TrialState
 
 from analysis.records import Records, read_run
+from vqtune.pareto_asha import ParetoASHA
 from vqtune.run_folder import RunFolder
 from vqtune.searcher import BASELINE, METRICS, STUDY, outcome, trial_name
 
@@ -50,11 +51,14 @@ class Past:
 
     def replay(self, scheduler: Any) -> None:
         """Fill the scheduler's rungs, in the order in which the reports came."""
-        if not hasattr(scheduler, "replay"):
+        if not isinstance(scheduler, ParetoASHA):
             return
         reports = self.records.reports.sort_values("timestamp", kind="stable")
         for report in reports.to_dict("records"):
-            scheduler.replay(report["trial_id"], report)
+            # Tune asks no scheduler about the report with which a trial ends by itself.
+            if not (report.get("complete") or report.get("diverged")):
+                trial_id, named = report["trial_id"], {str(k): v for k, v in report.items()}
+                scheduler.hear(trial_id, named, baseline=trial_id == BASELINE)
 
 
 def take_up(run: RunFolder, storage: optuna.storages.BaseStorage) -> Past:

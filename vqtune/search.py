@@ -114,7 +114,7 @@ def _tune(
 
     storage = open_journal(run.journal)
     past = take_up(run, storage)
-    scheduler = make_scheduler(space.search, baseline.training.samples)
+    scheduler = make_scheduler(space.search, baseline.training.samples, baseline.seed)
     past.replay(scheduler)
     searcher = VQSearch(
         space,

@@ -19,6 +19,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import optuna
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -41,9 +42,11 @@ from trainables.config import TrialConfig
 from trainables.errors import InputError
 from trainables.trainer import Trainer
 from trainables.yaml_file import read_mapping
-from vqtune.resume import take_up
+from vqtune.pareto_asha import ParetoASHA
+from vqtune.resume import Past, take_up
 from vqtune.run_folder import RunFolder
-from vqtune.scheduler import ResumableASHA, make_scheduler
+from vqtune.rung import Arrival
+from vqtune.scheduler import make_scheduler
 from vqtune.search import Request, search
 from vqtune.searcher import VQSearch, make_sampler, open_journal
 from vqtune.session import share
@@ -515,31 +518,22 @@ def make_searcher(
 # --- rungs --------------------------------------------------------------------------------------
 
 
-def rungs(scheduler: ResumableASHA) -> dict[float, dict[str, float]]:
-    return {milestone: dict(held) for milestone, held in scheduler._brackets[0]._rungs}
+def rungs(scheduler: ParetoASHA) -> dict[float, dict[str, Arrival]]:
+    [bracket] = scheduler.rungs
+    return {samples: dict(rung.arrivals) for samples, rung in bracket.items()}
 
 
 def test_the_rungs_of_a_search_are_filled_from_its_records(mixed: Mixed) -> None:
-    scheduler = make_scheduler(SearchSettings(), 320)
+    scheduler = make_scheduler(SearchSettings(grace=0.7, reduction_factor=1.5), 320, seed=3)
     run = RunFolder(mixed.run)
     take_up(run, open_journal(run.journal)).replay(scheduler)
     assert rungs(scheduler) == rungs(mixed.scheduler)
+    assert scheduler.stopped == mixed.scheduler.stopped
     held = rungs(scheduler)
-    assert set(held[40]) == {"baseline", "t0001", "t0002", "t0004", "t0005"}
-    assert set(held[120]) == {"baseline", "t0001", "t0005"}
-
-
-def tune_trial(trial_id: str, role: str = "search") -> Any:
-    """As much of a Tune trial as a scheduler looks at."""
-    config = {"trial_id": trial_id, "role": role}
-    return SimpleNamespace(trial_id=f"tune's {trial_id}", config=config)
-
-
-def hear(scheduler: Any, trial_id: str, report: dict[str, Any]) -> str:
-    """A report as Tune passes it on: not to the scheduler when the trial ends with it."""
-    if report["complete"] or report["diverged"]:
-        return "STOP"
-    return str(scheduler.on_trial_result(None, tune_trial(trial_id), report))
+    assert {samples: set(trials) for samples, trials in held.items()} == {
+        224: {"baseline", "t0001", "t0002", "t0005"}
+    }
+    assert scheduler.stopped == {"t0002"}
 
 
 @st.composite
@@ -563,6 +557,7 @@ def histories(draw: st.DrawFn) -> list[tuple[str, dict[str, Any]]]:
                 {
                     "samples": samples,
                     "recon_loss": loss,
+                    "perplexity": float(draw(st.integers(1, 9))),
                     "complete": complete,
                     "diverged": diverged,
                 },
@@ -583,7 +578,7 @@ def test_replayed_rungs_are_those_of_a_scheduler_that_was_never_stopped(
     through, resumed_one = make_scheduler(asked, 320), make_scheduler(asked, 320)
     for trial, report in history[:cut]:
         hear(through, trial, report)
-        resumed_one.replay(trial, report)
+    replay(history[:cut], resumed_one)
     assert rungs(resumed_one) == rungs(through)
     # Every trial that is still at work sends its last report again, and then goes on.
     last = dict(history[:cut])
@@ -595,42 +590,32 @@ def test_replayed_rungs_are_those_of_a_scheduler_that_was_never_stopped(
     assert rungs(resumed_one) == rungs(through)
 
 
-def test_the_worst_of_a_rung_stops_and_the_best_goes_on() -> None:
-    scheduler = make_scheduler(SearchSettings(), 320)
-    for n, loss in enumerate([0.5, 0.6, 0.7, 0.8, 0.9]):
-        scheduler.replay(f"t{n}", report_of(40, loss))
-    assert hear(scheduler, "best", report_of(40, 0.4)) == "CONTINUE"
-    assert hear(scheduler, "worst", report_of(40, 1.0)) == "STOP"
+def replay(history: Sequence[tuple[str, dict[str, Any]]], scheduler: Any) -> None:
+    """As from a run's records."""
+    rows = [
+        {"trial_id": trial, "timestamp": float(time), **report}
+        for time, (trial, report) in enumerate(history)
+    ]
+    # The records list them by trial.
+    rows.sort(key=lambda row: (str(row["trial_id"]), float(row["samples"])))
+    reports = pd.DataFrame(rows, columns=list(rows[0]) if rows else ["trial_id", "timestamp"])
+    records: Any = SimpleNamespace(reports=reports)
+    Past([], [], 0, records).replay(scheduler)
 
 
-@pytest.mark.parametrize(("metric", "better"), [("recon_loss", 0.1), ("perplexity", 100.0)])
-def test_early_stopping_knows_which_way_is_better(metric: str, better: float) -> None:
-    scheduler = make_scheduler(SearchSettings(early_stopping=metric), 320)
-    values = {"recon_loss": 0.5, "perplexity": 50.0}
-    worse = {"recon_loss": 0.9, "perplexity": 10.0}[metric]
-    for n in range(5):
-        scheduler.replay(f"t{n}", report_of(40) | values)
-    assert hear(scheduler, "a", report_of(40) | values | {metric: better}) == "CONTINUE"
-    assert hear(scheduler, "b", report_of(40) | values | {metric: worse}) == "STOP"
-
-
-def test_the_baseline_is_never_stopped() -> None:
-    scheduler = make_scheduler(SearchSettings(), 320)
-    for n in range(9):
-        scheduler.replay(f"t{n}", report_of(40, 0.1))
-    baseline = tune_trial("baseline", "baseline")
-    assert scheduler.on_trial_result(None, baseline, report_of(40, 9.9)) == "CONTINUE"
-    assert rungs(scheduler)[40]["baseline"] == -9.9  # it counts for the others
+def hear(scheduler: Any, trial_id: str, report: dict[str, Any]) -> str:
+    """A report as Tune passes it on: not to the scheduler when the trial ends with it."""
+    if report["complete"] or report["diverged"]:
+        return "STOP"
+    config = {"trial_id": trial_id, "role": "search"}
+    trial = SimpleNamespace(trial_id=f"tune's {trial_id}", config=config)
+    return str(scheduler.on_trial_result(None, trial, report))
 
 
 def test_without_early_stopping_nothing_is_stopped(finished: Searched) -> None:
     scheduler = make_scheduler(SearchSettings(early_stopping="none"), 320)
     run = RunFolder(finished.run)
     take_up(run, open_journal(run.journal)).replay(scheduler)
+    report = {"samples": 40, "complete": False, "diverged": False}
     for n in range(9):
-        trial = tune_trial(f"t{n}")
-        assert scheduler.on_trial_result(None, trial, report_of(40, float(n))) == "CONTINUE"
-
-
-def report_of(samples: int, loss: float = 0.5) -> dict[str, Any]:
-    return {"samples": samples, "recon_loss": loss, "complete": False, "diverged": False}
+        assert hear(scheduler, f"t{n}", {**report, "recon_loss": float(n)}) == "CONTINUE"
