@@ -66,7 +66,8 @@ def ablate(request: Request, console: Console) -> Outcome:
                 )
                 return _ended(run)
         first = trials[0].config
-        with begun(request, run, first, len(trials), {"ablation": asked}, console) as taken:
+        spec = {"objectives": {"perplexity": "max", "recon_loss": "min"}, "ablation": asked}
+        with begun(request, run, first, len(trials), spec, console) as taken:
             configs = len(trials) // len(seeds)
             console.print(
                 f"{run.path.name}: {configs} configs with {len(seeds)} seeds, {len(trials)} trials",

@@ -14,6 +14,7 @@ import click
 
 from vqtune import __version__
 from vqtune.run_options import FOLDER, run_options
+from vqtune.trial_count import TrialCount
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -79,7 +80,21 @@ def main() -> None:
 @click.argument("space")
 @click.option("--data", type=FOLDER, help="Folder of audio, images or arrays to search on.")
 @click.option(
-    "--trials", type=click.IntRange(min=1), help="Trials in all, the baseline among them."
+    "--trials",
+    type=TrialCount(),
+    help="Trials in all, the baseline among them; with --resume also +N, so many more.",
+)
+@click.option(
+    "--budget",
+    multiple=True,
+    metavar="KIND=AMOUNT",
+    help="Start no new trial once all together have taken this much: samples=2e6, "
+    "gpu-seconds=3600 or cpu-seconds=7200. May be given for each.",
+)
+@click.option(
+    "--warm-start",
+    metavar="RUN",
+    help="Begin with what the finished trials of this earlier run have shown.",
 )
 @click.option("--wandb", metavar="PROJECT", help="Log every trial to this W&B project.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Seed of sampler and trials.")
@@ -267,12 +282,23 @@ def _train_one(trial: TrialConfig, folder: Path, console: Console) -> dict[str, 
 
 
 def _end_interrupted(run: Path) -> NoReturn:
-    again = [part for part in sys.argv[1:] if part != "--resume"]
+    again = _without_more_trials([part for part in sys.argv[1:] if part != "--resume"])
     if not any(part.split("=")[0] == "--name" for part in again):
         again += ["--name", run.name]
     line = shlex.join([*again, "--resume"])
     click.echo(f"Interrupted; everything is saved. Go on with: {_command()} {line}")
     sys.exit(INTERRUPTED)
+
+
+def _without_more_trials(arguments: list[str]) -> list[str]:
+    """Without `--trials +N`: they are in the run's spec, and would be added once more."""
+    kept: list[str] = []
+    for argument in arguments:
+        if argument.startswith("+") and kept[-1:] == ["--trials"]:
+            kept.pop()
+        elif not argument.startswith("--trials=+"):
+            kept.append(argument)
+    return kept
 
 
 def _end_without_trials(records: Records) -> None:

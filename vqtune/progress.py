@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -18,18 +19,28 @@ from analysis.technique import technique_summary
 
 _ORDER = ("running", "complete", "stopped", "diverged", "failed")
 _FRONT_ROWS = 8
+_OBJECTIVES = {"perplexity": "max", "recon_loss": "min"}
+_FORMATS = {"perplexity": ".1f", "recon_loss": ".4f"}
 
 
 class LiveTable(Callback):  # type: ignore[misc]
     """A table on a terminal; elsewhere one line when a trial ends."""
 
     def __init__(
-        self, console: Console, name: str, trials: int, samples: int, baseline: str = "baseline"
+        self,
+        console: Console,
+        name: str,
+        trials: int,
+        samples: int,
+        baseline: str = "baseline",
+        objectives: Mapping[str, str] = _OBJECTIVES,
     ) -> None:
         """Show the run `name` of so many trials with so many samples each.
 
-        `baseline` is the id of the trial that the others are told against.
+        `baseline` is the id of the trial that the others are told against; the front is that of
+        the objectives.
         """
+        self.objectives = dict(objectives)
         self.console, self.name, self.trials, self.samples = console, name, trials, samples
         self.baseline = baseline
         self.states: dict[str, str] = {}
@@ -93,13 +104,13 @@ class LiveTable(Callback):  # type: ignore[misc]
             f"   {self._drawn():,} samples   ",
             self._time_left(),
         )
-        table = Table("trial", "perplexity", "recon_loss", "active", "techniques", box=None)
+        shown_metrics = list(dict.fromkeys([*_FORMATS, *self.objectives]))
+        table = Table("trial", *shown_metrics, "active", "techniques", box=None)
         for trial_id in self._front()[:_FRONT_ROWS]:
             last = self.last[trial_id]
             table.add_row(
                 trial_id,
-                f"{last['perplexity']:.1f}",
-                f"{last['recon_loss']:.4f}",
+                *(format(last[name], _FORMATS.get(name, ".4g")) for name in shown_metrics),
                 f"{last['active_codes']:.0f}",
                 "baseline" if trial_id == self.baseline else self._summary(trial_id),
             )
@@ -133,10 +144,9 @@ class LiveTable(Callback):  # type: ignore[misc]
         complete = [t for t, state in self.states.items() if state == "complete"]
         if not complete:
             return []
-        values = np.array(
-            [[self.last[t]["perplexity"], self.last[t]["recon_loss"]] for t in complete]
-        )
-        on = nondominated(values, ("max", "min"))
+        names, ways = list(self.objectives), list(self.objectives.values())
+        values = np.array([[self.last[t][name] for name in names] for t in complete])
+        on = nondominated(values, ["max" if way == "max" else "min" for way in ways])
         front = [t for t, keep in zip(complete, on, strict=True) if keep]
         front.sort(key=lambda t: self.last[t]["recon_loss"])
         base = self.baseline

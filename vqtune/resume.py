@@ -15,9 +15,18 @@ import optuna
 from optuna.trial import TrialState
 
 from analysis.records import Records, read_run
+from trainables.config import TrialConfig
+from trainables.errors import InputError
+from vqtune.journal import find_study, open_journal, proposed
+from vqtune.outcomes import Yardstick, tell
 from vqtune.pareto_asha import ParetoASHA
 from vqtune.run_folder import RunFolder
-from vqtune.searcher import BASELINE, METRICS, STUDY, outcome, trial_name
+from vqtune.searcher import BASELINE, trial_name
+from vqtune.spaces import Space
+from vqtune.stored_trial import fitted
+
+# The study's attribute that tells whose it is.
+RUN = "run"
 
 _ENDED = {"complete", "stopped", "diverged", "failed"}
 
@@ -36,7 +45,7 @@ class PastTrial:
 class Past:
     """The state of a run: trials that ended, numbers of those that did not, all reports.
 
-    `proposed` counts the trials that Optuna knows, the unfinished ones among them.
+    `proposed` counts the trials that the search has proposed, the unfinished ones among them.
     """
 
     ended: list[PastTrial]
@@ -48,6 +57,16 @@ class Past:
     def baseline_ended(self) -> bool:
         """Whether the baseline needs no more training."""
         return any(trial.trial_id == BASELINE for trial in self.ended)
+
+    @property
+    def lasts(self) -> dict[str, dict[str, Any]]:
+        """The last report of each trial, ended or not, by trial_id."""
+        rows = self.records.trials.to_dict("records")
+        return {row["trial_id"]: {str(k): v for k, v in row.items()} for row in rows}
+
+    def yardstick(self) -> Yardstick:
+        """What the search's trials are held against, with what the baseline has reported."""
+        return _yardstick(self.records)
 
     def replay(self, scheduler: Any) -> None:
         """Fill the scheduler's rungs, in the order in which the reports came."""
@@ -61,15 +80,89 @@ class Past:
                 scheduler.hear(trial_id, named, baseline=trial_id == BASELINE)
 
 
+def journal_of(run: RunFolder) -> optuna.storages.JournalStorage:
+    """The run's journal; raises InputError where it is no journal, or gone while trials are there.
+
+    A search that was killed before its first trial may have left none.
+    """
+    if not run.journal.exists():
+        tried = [path.name for path in run.trials.glob("*") if path.name != BASELINE]
+        if tried:
+            raise InputError(
+                f"is not there, but trials are, such as {min(tried)}; allowed: the journal that "
+                "this run has written",
+                str(run.journal),
+            )
+    return open_journal(run.journal)
+
+
+def read_past(run: RunFolder, storage: optuna.storages.BaseStorage) -> Past:
+    """Read the run's records beside its journal, without a write.
+
+    Raises:
+        InputError: the journal is not the one that this run has written.
+    """
+    return _read(run, storage)[0]
+
+
 def take_up(run: RunFolder, storage: optuna.storages.BaseStorage) -> Past:
     """Read the run's records and tell Optuna the outcomes that it has not heard."""
+    past, study = _read(run, storage)
+    if study is not None:
+        _catch_up(study, past)
+    return past
+
+
+def _read(run: RunFolder, storage: optuna.storages.BaseStorage) -> tuple[Past, optuna.Study | None]:
     records = read_run(run.path)
+    study = find_study(storage, records.spec["objectives"], run.journal)
+    known = proposed(study) if study is not None else []
+    _check_journal(run, records, study, known)
     ended = ended_trials(records)
-    unfinished, proposed = [], 0
-    if STUDY in optuna.get_all_study_names(storage):
-        study = optuna.load_study(study_name=STUDY, storage=storage)
-        unfinished, proposed = _catch_up(study, ended), len(study.get_trials(deepcopy=False))
-    return Past(list(ended.values()), unfinished, proposed, records)
+    running = [trial.number for trial in known if trial.state == TrialState.RUNNING]
+    unfinished = [number for number in running if trial_name(number) not in ended]
+    return Past(list(ended.values()), unfinished, len(known), records), study
+
+
+def _check_journal(
+    run: RunFolder,
+    records: Records,
+    study: optuna.Study | None,
+    known: list[optuna.trial.FrozenTrial],
+) -> None:
+    """Refuse a journal that was cut back, or that is another run's."""
+    allowed = "allowed: the journal that this run has written"
+    token = study.user_attrs.get(RUN) if study is not None else None
+    if token is not None and token != records.spec.get("token"):
+        raise InputError(f"was written by another run; {allowed}", str(run.journal))
+    names = {trial_name(trial.number) for trial in known}
+    tried = records.trials.loc[records.trials["role"] == "search", "trial_id"]
+    missing = sorted(set(tried) - names)
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise InputError(
+            f"lacks {missing[0]}{more}, which the run has trained; {allowed}", str(run.journal)
+        )
+    for trial in known:
+        name = trial_name(trial.number)
+        # All others have all their parameters, or they would not have ended.
+        if trial.state == TrialState.RUNNING and name in records.configs:
+            fit = fitted(Space.from_dict(records.spec["space"], str(run.spec)), trial.params)
+            if fit is None or TrialConfig.from_dict(fit[0]).to_dict() != records.configs[name]:
+                raise InputError(
+                    f"has other parameters of {name} than the run has trained; {allowed}",
+                    str(run.journal),
+                )
+
+
+def _yardstick(records: Records) -> Yardstick:
+    yardstick = Yardstick(records.spec["space"]["search"].get("constraint"))
+    complete = records.trials.set_index("trial_id")["state"].get(BASELINE) == "complete"
+    reports = records.reports[records.reports["trial_id"] == BASELINE].to_dict("records")
+    for i, report in enumerate(reports, start=1):
+        named = {str(key): value for key, value in report.items()}
+        yardstick.hear(named | {"complete": complete and i == len(reports)})
+    return yardstick
 
 
 def ended_trials(records: Records) -> dict[str, PastTrial]:
@@ -86,19 +179,13 @@ def ended_trials(records: Records) -> dict[str, PastTrial]:
     }
 
 
-def _catch_up(study: optuna.Study, ended: dict[str, PastTrial]) -> list[int]:
-    unfinished = []
+def _catch_up(study: optuna.Study, past: Past) -> None:
+    ended = {trial.trial_id: trial for trial in past.ended}
+    objectives, yardstick = past.records.spec["objectives"], past.yardstick()
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        past = ended.get(trial_name(trial.number))
-        if past is None:
-            unfinished.append(trial.number)
-            continue
-        last = {name: past.last.get(name) for name in METRICS}
-        report = {
-            **last,
-            "complete": past.state == "complete",
-            "diverged": past.state == "diverged",
-        }
-        state, values = outcome(report, past.state == "failed")
-        study.tell(trial.number, values, state=state)
-    return unfinished
+        found = ended.get(trial_name(trial.number))
+        if found is not None:
+            state = {"complete": found.state == "complete", "diverged": found.state == "diverged"}
+            known = optuna.trial.Trial(study, trial._trial_id)
+            failed = found.state == "failed"
+            tell(study, known, found.last | state, failed, objectives, yardstick)

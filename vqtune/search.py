@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from trainables.config import TrialConfig
 from trainables.data import folder_kind
 from trainables.errors import InputError
+from vqtune.budget import Budget
 from vqtune.cluster import Resources
+from vqtune.plan import Plan, recorded, resumed
 from vqtune.run_folder import RunFolder, read_spec
-from vqtune.session import Outcome, RunRequest, begun, check_same, opened
+from vqtune.session import Outcome, RunRequest, begun, opened
 from vqtune.spaces import Space, load_space
+from vqtune.trial_count import More
+
+if TYPE_CHECKING:
+    from vqtune.warm_start import WarmStart
 
 
 @dataclass(frozen=True)
@@ -24,10 +29,12 @@ class Request(RunRequest):
 
     space: str
     data: Path | None = None
-    trials: int | None = None
+    trials: int | More | None = None
     samples: int | None = None
     wandb: str | None = None
     seed: int | None = None
+    budget: tuple[str, ...] = ()
+    warm_start: str | None = None
 
 
 def search(request: Request, console: Console) -> Outcome:
@@ -36,21 +43,61 @@ def search(request: Request, console: Console) -> Outcome:
     Raises:
         InputError: anything in the request that will not do, before the first trial starts.
     """
+    plan = _asked(request)
+    with opened(request, plan.space.name) as run:
+        if request.resume:
+            plan, over = _resumed(plan, request, run)
+            if over:
+                plan.record(run)
+                console.print(f"{run.path.name} is finished: {over}", highlight=False)
+                return Outcome(run, finished=True)
+        warm = _warm_start(plan, run)
+        baseline, trials = plan.space.baseline(), plan.space.search.trials
+        with begun(request, run, baseline, trials, plan.asked(), console) as taken:
+            if "gpu-seconds" in plan.budget.limits and not taken.gpus:
+                raise InputError(
+                    "found gpu-seconds, but trials take no GPU; allowed: with --gpus-per-trial, "
+                    "or another kind",
+                    "--budget",
+                )
+            plan.record(run)
+            return Outcome(run, _tune(request, plan, warm, run, taken, console))
+
+
+def _asked(request: Request) -> Plan:
     space = resolve(request)
     if space.search.trials > 1 and not space.searched():
         raise InputError(f"nothing is searched in {space.source}", "space")
-    with opened(request, space.name) as run:
-        if request.resume:
-            _check_same(space, read_spec(run), run)
-            if _trials_left(space, run) <= 0:
-                console.print(
-                    f"{run.path.name} is finished: nothing is left to do", highlight=False
-                )
-                return Outcome(run, finished=True)
-        baseline = space.baseline()
-        trials, asked = space.search.trials, {"space": space.to_dict()}
-        with begun(request, run, baseline, trials, asked, console) as taken:
-            return Outcome(run, _tune(request, space, run, baseline, taken, console))
+    budget = Budget.parse(request.budget)
+    if request.warm_start is None:
+        return Plan(space, budget)
+    from vqtune.warm_start import find_warm_start  # noqa: PLC0415
+
+    return Plan(space, budget, find_warm_start(request.warm_start))
+
+
+def _resumed(asked: Plan, request: Request, run: RunFolder) -> tuple[Plan, str | None]:
+    """The plan, and why there is nothing left to do; nothing is written before all is checked."""
+    from vqtune.resume import journal_of, read_past, take_up  # noqa: PLC0415
+
+    then = recorded(run)
+    storage = journal_of(run)
+    plan = resumed(asked, request.trials, run, then, read_past(run, storage))
+    return plan, plan.over(take_up(run, storage))
+
+
+def _warm_start(plan: Plan, run: RunFolder) -> WarmStart | None:
+    """The other run's trials, unless all are in the journal already."""
+    from vqtune.journal import WARM, find_study, open_journal  # noqa: PLC0415
+    from vqtune.warm_start import read_warm_start  # noqa: PLC0415
+
+    if plan.warm_start is None:
+        return None
+    if run.journal.exists():
+        study = find_study(open_journal(run.journal), plan.space.search.objectives, run.journal)
+        if study is not None and WARM in study.user_attrs:
+            return None
+    return read_warm_start(plan.warm_start, plan.space)
 
 
 def resolve(request: Request) -> Space:
@@ -66,7 +113,13 @@ def resolve(request: Request) -> Space:
     if request.data is not None:
         block = data_block(request.data, space.parameters.get("data", {}))
         space = replace(space, parameters={**space.parameters, "data": block})
-    if request.trials is not None:
+    if isinstance(request.trials, More) and not request.resume:
+        raise InputError(
+            f"found +{request.trials.trials}; allowed: with --resume, to go on with a run that has "
+            "fewer",
+            "--trials",
+        )
+    if request.trials is not None and not request.resume:
         space = space.with_search("--trials", trials=request.trials)
     return space
 
@@ -81,51 +134,49 @@ def data_block(path: Path, given: dict[str, Any]) -> dict[str, Any]:
     return {"kind": kind, "path": place, **{key: given[key] for key in kept if key in given}}
 
 
-def _check_same(space: Space, spec: dict[str, Any], run: RunFolder) -> None:
-    mine, theirs = space.to_dict(), spec.get("space")
-    if not isinstance(theirs, dict):
-        raise InputError(
-            f"space: found {theirs!r}, allowed: what a search has written", str(run.spec)
-        )
-    for part in ("parameters", "search", "starts"):
-        check_same(mine.get(part), theirs.get(part), part, run, "space")
-
-
-def _trials_left(space: Space, run: RunFolder) -> int:
-    from vqtune.resume import take_up  # noqa: PLC0415
-    from vqtune.searcher import open_journal, proposals  # noqa: PLC0415
-
-    return 1 + proposals(space) - len(take_up(run, open_journal(run.journal)).ended)
-
-
 def _tune(
     request: Request,
-    space: Space,
+    plan: Plan,
+    warm: WarmStart | None,
     run: RunFolder,
-    baseline: TrialConfig,
     taken: Resources,
     console: Console,
 ) -> bool:
+    from vqtune.journal import make_study, open_journal  # noqa: PLC0415
     from vqtune.progress import LiveTable  # noqa: PLC0415
-    from vqtune.resume import take_up  # noqa: PLC0415
+    from vqtune.resume import RUN, take_up  # noqa: PLC0415
     from vqtune.scheduler import make_scheduler  # noqa: PLC0415
-    from vqtune.searcher import VQSearch, make_sampler, open_journal, proposals  # noqa: PLC0415
+    from vqtune.searcher import VQSearch  # noqa: PLC0415
     from vqtune.tuning import run_trials  # noqa: PLC0415
 
+    space, baseline = plan.space, plan.space.baseline()
     storage = open_journal(run.journal)
     past = take_up(run, storage)
     scheduler = make_scheduler(space.search, baseline.training.samples, baseline.seed)
     past.replay(scheduler)
+    study = make_study(storage, space.search.objectives)
+    if RUN not in study.user_attrs:
+        study.set_user_attr(RUN, read_spec(run).get("token"))
+    if warm is not None and warm.add(study):
+        console.print(f"Note: {warm.told}", style="yellow", markup=False, highlight=False)
+    table = LiveTable(
+        console,
+        run.path.name,
+        plan.total,
+        baseline.training.samples,
+        objectives=space.search.objectives,
+    )
+    lasts = past.lasts
     searcher = VQSearch(
         space,
         storage,
-        make_sampler(space.search.sampler, baseline.seed, past.proposed),
+        baseline.seed,
         {"folder": str(run.trials), "threads": taken.threads, "gpus": taken.gpus},
         None if past.baseline_ended else baseline.to_dict(),
         past.unfinished,
+        past.yardstick(),
+        spent=lambda: plan.budget.spent({**lasts, **table.last}.values()),
     )
-    total = 1 + proposals(space)
-    table = LiveTable(console, run.path.name, total, baseline.training.samples)
     tracker = _tracker(request, run, console.print)
     callbacks = [tracker] if tracker is not None else []
     try:
@@ -133,7 +184,11 @@ def _tune(
     finally:
         if tracker is not None:
             tracker.close()
-    return len(take_up(run, storage).ended) >= total
+    past = take_up(run, storage)
+    over = plan.over(past)
+    if over and len(past.ended) < plan.total:
+        console.print(f"{run.path.name}: {over}", markup=False, highlight=False)
+    return over is not None
 
 
 def _tracker(request: Request, run: RunFolder, warn: Callable[[str], None]) -> Any:

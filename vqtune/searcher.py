@@ -1,30 +1,30 @@
 """Who proposes: Optuna through Ray Tune's OptunaSearch, with the baseline trial first.
 
-The study lives in a journal inside the run. A trial stopped early is told as PRUNED without values,
-a diverged or crashed one as FAIL, so that the sampler learns only what is true; trials that an
-earlier session left running are taken up again under their own numbers.
+The study lives in a journal inside the run. What is proposed depends on what the journal says, the
+seed and the trial's number, not on how many sessions there were; trials that an earlier session
+left running are taken up again under their own numbers.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from trainables.config import TrialConfig
 from trainables.errors import InputError
+from vqtune.journal import STUDY, UNFIT, WARM, proposed
+from vqtune.outcomes import Yardstick, tell
 from vqtune.spaces import Space
 
-BASELINE, STUDY = "baseline", "vqtune"
-METRICS, MODES = ("perplexity", "recon_loss"), ("max", "min")
+BASELINE = "baseline"
 
 
 def trial_name(number: int) -> str:
@@ -32,33 +32,15 @@ def trial_name(number: int) -> str:
     return f"t{number + 1:04d}"
 
 
-def open_journal(path: Path) -> optuna.storages.JournalStorage:
-    """The run's Optuna storage; optuna-dashboard opens the same file.
-
-    A last line that a full disk or a power cut left half-written is cut off: what is appended to it
-    would be lost, and the journal unreadable for ever.
-    """
-    if path.exists():
-        whole = path.read_bytes()
-        end = whole.rfind(b"\n") + 1
-        if end < len(whole):
-            with path.open("rb+") as file:
-                file.truncate(end)
-    # A lock of its own file name; links would not do on every shared file system.
-    lock = JournalFileOpenLock(str(path))
-    return optuna.storages.JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
-
-
-def make_sampler(name: str, seed: int, proposed: int = 0) -> optuna.samplers.BaseSampler:
-    """The sampler of a name that SearchSettings allows.
+def make_sampler(name: str, seed: int, number: int = 0) -> optuna.samplers.BaseSampler:
+    """The sampler that proposes one trial; it keeps nothing in mind that is not in the study.
 
     Args:
         name: as in SearchSettings.
         seed: the search's.
-        proposed: trials proposed by earlier sessions, so that a resumed search does not draw again
-            what the first session drew.
+        number: the trial's, so that each draws afresh.
     """
-    seed = int(np.random.SeedSequence([seed, proposed]).generate_state(1)[0])
+    seed = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
     if name == "nsga2":
         return optuna.samplers.NSGAIISampler(population_size=24, seed=seed)
     if name in ("random", "grid"):  # a grid's points are enqueued, in order
@@ -78,45 +60,55 @@ def proposals(space: Space) -> int:
 
 
 class VQSearch(OptunaSearch):  # type: ignore[misc]
-    """OptunaSearch over a Space, for `perplexity` up and `recon_loss` down.
+    """OptunaSearch over a Space, for the space's objectives.
 
     Args:
         space: what to propose from.
         storage: the run's journal.
-        sampler: an Optuna sampler.
+        seed: the sampler's.
         settings: further entries of every trial's Tune config; "folder" holds the trial folders.
         baseline: the baseline's config, or None where it has ended already.
         unfinished: numbers of trials that an earlier session left running.
+        yardstick: what is known of the baseline; by default nothing.
+        spent: whether no new trial may start.
     """
 
     def __init__(
         self,
         space: Space,
         storage: optuna.storages.BaseStorage,
-        sampler: optuna.samplers.BaseSampler,
+        seed: int,
         settings: Mapping[str, Any],
-        baseline: Mapping[str, Any] | None,
+        baseline: Mapping[str, Any] | None = None,
         unfinished: Sequence[int] = (),
+        yardstick: Yardstick | None = None,
+        spent: Callable[[], object] = lambda: False,
     ) -> None:
         """Open or create the study."""
         optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._objectives = space.search.objectives
         super().__init__(
             space=lambda trial: {"trial": space.suggest(trial)},
-            metric=list(METRICS),
-            mode=list(MODES),
-            sampler=sampler,
+            metric=list(self._objectives),
+            mode=list(self._objectives.values()),
+            sampler=make_sampler(space.search.sampler, seed),
             study_name=STUDY,
             storage=storage,
         )
+        self._sampler_name, self._sampler_seed = space.search.sampler, seed
         self._wanted = proposals(space)
         self._settings = dict(settings)
         self._baseline = baseline
+        self._baseline_id = ""
         self._unfinished = list(unfinished)
-        self._proposed = len(self.study.trials) - self._waiting()
+        self._yardstick = yardstick or Yardstick(space.search.constraint)
+        self._spent = spent
+        self._proposed = len(proposed(self.study))
         grid = space.search.sampler == "grid"
         points = space.enumerate_grid() if grid else space.first_points()
         # A session that was killed may have enqueued only the first of them.
-        for point in points[len(self.study.trials) : self._wanted]:
+        there = sum(WARM not in t.user_attrs for t in self.study.get_trials(deepcopy=False))
+        for point in points[there : self._wanted]:
             self.study.enqueue_trial(point)
 
     @property
@@ -129,37 +121,46 @@ class VQSearch(OptunaSearch):  # type: ignore[misc]
         """The next trial's Tune config; trial_id is Tune's own."""
         if self._baseline is not None:
             values, self._baseline = self._baseline, None
+            self._baseline_id = trial_id
             return self._config(BASELINE, BASELINE, values)
         if self._unfinished:
             number = self._unfinished.pop(0)
+            self._propose_as(number)
             stored = self.study.trials[number]
             # Suggesting again on the same trial gives back what it was given before.
             self._ot_trials[trial_id] = optuna.trial.Trial(self.study, stored._trial_id)
-        elif self._proposed >= self._wanted:
+        elif self._proposed >= self._wanted or self._spent():
             return str(Searcher.FINISHED)
         else:
             self._proposed += 1
+            self._propose_as(self._next_number())
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             values = super().suggest(trial_id)["trial"]
         number = self._ot_trials[trial_id].number
         try:
             return self._config(trial_name(number), "search", values)
-        except InputError:
+        except InputError as error:
             # A rare combination that the check of the space has not met: not a trial, go on.
-            del self._ot_trials[trial_id]
+            self._ot_trials.pop(trial_id).set_user_attr(UNFIT, str(error))
             self.study.tell(number, state=TrialState.FAIL)
             self._proposed -= 1
             return self.suggest(trial_id)
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Learn how far the baseline is."""
+        if trial_id == self._baseline_id:
+            self._yardstick.hear(result)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Tell Optuna how the trial ended."""
+        if trial_id == self._baseline_id and result and not error:
+            self._yardstick.hear(result)
         trial = self._ot_trials.pop(trial_id, None)
         if trial is not None:
-            state, values = outcome(result, error)
-            self.study.tell(trial.number, values, state=state)
+            tell(self.study, trial, result, error, self._objectives, self._yardstick)
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles what it is given, and vqtune resumes from its own records."""
@@ -175,14 +176,11 @@ class VQSearch(OptunaSearch):  # type: ignore[misc]
         given = {"trial_id": name, "role": role, "trial": trial.to_dict()}
         return {**self._settings, **given, "folder": folder}
 
-    def _waiting(self) -> int:
-        return sum(trial.state == TrialState.WAITING for trial in self.study.trials)
+    def _propose_as(self, number: int) -> None:
+        self.study.sampler = make_sampler(self._sampler_name, self._sampler_seed, number)
 
-
-def outcome(result: Mapping[str, Any] | None, error: bool) -> tuple[TrialState, list[float] | None]:
-    """How a trial with this last report ended, in Optuna's words."""
-    if error or not result or result["diverged"]:
-        return TrialState.FAIL, None
-    if not result["complete"]:
-        return TrialState.PRUNED, None
-    return TrialState.COMPLETE, [result[metric] for metric in METRICS]
+    def _next_number(self) -> int:
+        """The number of the trial that Optuna gives next: one that waits, or a new one."""
+        trials = self.study.get_trials(deepcopy=False)
+        waiting = (trial.number for trial in trials if trial.state == TrialState.WAITING)
+        return next(waiting, len(trials))

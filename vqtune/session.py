@@ -82,7 +82,7 @@ def begun(
 ) -> Iterator[Resources]:
     """A cluster on which `first` can be trained, and the run's spec; gives what a trial takes.
 
-    `trials` is how many the run is to have, `asked` what else its spec says.
+    `trials` is how many the run is to have, `asked` what else its spec says, "objectives" at least.
     """
     with ray_cluster(request.address):
         taken = share(request, run)
@@ -97,7 +97,6 @@ def begun(
                 "token": secrets.token_hex(4),
                 "samples": first.training.samples,
                 "seed": first.seed,
-                "objectives": {"perplexity": "max", "recon_loss": "min"},
                 "resources": {"cpus": taken.cpus, "gpus": taken.gpus},
             }
             write_yaml(run.spec, {**head, **asked})
@@ -156,9 +155,20 @@ def check_same(now: Any, then: Any, path: str, run: RunFolder, source: str) -> N
     )
 
 
+class _Nothing:
+    """Stands for a key that is not there."""
+
+    def __repr__(self) -> str:
+        return "nothing"
+
+
+_NOTHING = _Nothing()
+
+
 def _first_difference(now: Any, then: Any, path: str) -> tuple[str, Any, Any]:
     if isinstance(now, dict) and isinstance(then, dict):
         for key in [*then, *now]:
-            if now.get(key) != then.get(key):
-                return _first_difference(now.get(key), then.get(key), f"{path}.{key}")
+            mine, theirs = now.get(key, _NOTHING), then.get(key, _NOTHING)
+            if mine != theirs:
+                return _first_difference(mine, theirs, f"{path}.{key}")
     return path, now, then

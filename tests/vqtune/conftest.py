@@ -20,8 +20,8 @@ from ray._raylet import Config
 from rich.console import Console
 
 from analysis.records import Records, read_run
+from vqtune.journal import STUDY, open_journal
 from vqtune.search import Outcome, Request, search
-from vqtune.searcher import STUDY, open_journal
 
 VQTUNE = [sys.executable, "-m", "vqtune.cli"]
 

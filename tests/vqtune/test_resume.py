@@ -42,13 +42,14 @@ from trainables.config import TrialConfig
 from trainables.errors import InputError
 from trainables.trainer import Trainer
 from trainables.yaml_file import read_mapping
+from vqtune.journal import open_journal
 from vqtune.pareto_asha import ParetoASHA
 from vqtune.resume import Past, take_up
 from vqtune.run_folder import RunFolder
 from vqtune.rung import Arrival
 from vqtune.scheduler import make_scheduler
 from vqtune.search import Request, search
-from vqtune.searcher import VQSearch, make_sampler, open_journal
+from vqtune.searcher import VQSearch
 from vqtune.session import share
 from vqtune.spaces import SearchSettings, Space, load_space
 
@@ -332,7 +333,7 @@ def resumed(finished: Searched, tmp_path: Path, **request: Any) -> None:
     ("change", "message"),
     [
         ({"seed": 6}, "parameters.seed: the run was started with 5, now it is 6"),
-        ({"trials": 6}, "search.trials: the run was started with 5, now it is 6"),
+        ({"trials": 4}, "--trials: found 4; 5 trials have been begun, allowed: 5 or more"),
         (
             {"samples": 640},
             "parameters.training.samples: the run was started with 320, now it is 640",
@@ -475,8 +476,8 @@ def test_a_resumed_sampler_does_not_draw_again_what_it_drew(sampler: str, tmp_pa
     betas = []
     for proposed, unfinished, count in ((0, [], 3), (3, [2], 3)):
         storage = open_journal(tmp_path / "journal")
-        draws = make_sampler(sampler, 3, proposed)
-        searcher = VQSearch(space, storage, draws, {"folder": "trials"}, None, unfinished)
+        asked = space.with_search(sampler=sampler)
+        searcher = VQSearch(asked, storage, 3, {"folder": "trials"}, None, unfinished)
         for n in range(count):
             config = searcher.suggest(f"{proposed} {n}")
             assert isinstance(config, dict)
@@ -511,8 +512,7 @@ def make_searcher(
     baseline: dict[str, Any] | None,
 ) -> VQSearch:
     space = Space.from_dict(read_mapping(run.spec)["space"])
-    sampler = make_sampler("tpe", 5, 4)
-    return VQSearch(space, storage, sampler, {"folder": "trials"}, baseline, unfinished)
+    return VQSearch(space, storage, 5, {"folder": "trials"}, baseline, unfinished)
 
 
 # --- rungs --------------------------------------------------------------------------------------

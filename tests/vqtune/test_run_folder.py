@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainables.errors import InputError
+from vqtune.journal import open_journal
 from vqtune.run_folder import RunFolder, existing_run, new_run, read_spec, write_text, write_yaml
-from vqtune.searcher import open_journal
 
 
 @pytest.mark.parametrize("name", ["a", "A-1_b.c", "quickstart-20260102-030405", "9" * 100])

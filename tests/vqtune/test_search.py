@@ -15,7 +15,8 @@ from safetensors import safe_open
 
 from tests.vqtune.conftest import ENDINGS, TINY, Mixed, Searched, optuna_states, run_search
 from trainables.config import TrialConfig
-from vqtune.searcher import STUDY, VQSearch, make_sampler, open_journal, proposals
+from vqtune.journal import STUDY, open_journal
+from vqtune.searcher import VQSearch, proposals
 from vqtune.spaces import Space, load_space
 
 # --- a search in which trials end in every way --------------------------------------------------
@@ -69,7 +70,7 @@ def test_a_trial_leaves_its_params_reports_and_checkpoint(mixed: Mixed) -> None:
     [
         ("baseline", [80, 160, 240, 320]),
         ("t0001", [80, 160, 240, 320]),
-        ("t0002", [80]),  # stopped in the first rung
+        ("t0002", [80, 160, 240]),  # stopped in the only rung, at 224 samples
         ("t0004", [80, 160]),  # diverged in the second period
         ("t0005", [80, 160, 160, 240, 320]),  # its process died, the last report came again
     ],
@@ -179,9 +180,8 @@ def proposed(space: Space, journal: Path, sampler_seed: int) -> list[dict[str, A
 
     Every third is stopped early, and every fifth diverges.
     """
-    sampler = make_sampler(space.search.sampler, sampler_seed)
     baseline = space.baseline().to_dict()
-    searcher = VQSearch(space, open_journal(journal), sampler, {"folder": "trials"}, baseline)
+    searcher = VQSearch(space, open_journal(journal), sampler_seed, {"folder": "trials"}, baseline)
     configs = []
     while True:
         tune_id = f"tune{len(configs)}"
@@ -192,6 +192,7 @@ def proposed(space: Space, journal: Path, sampler_seed: int) -> list[dict[str, A
         configs.append(config)
         beta = config["trial"]["codebook"]["commitment"]["beta"]
         result = {"perplexity": 10 * beta, "recon_loss": 1 + beta, "complete": len(configs) % 3 > 0}
+        result |= {"samples": 320}
         searcher.on_trial_complete(tune_id, result | {"diverged": len(configs) % 5 == 0})
     return configs
 
@@ -239,9 +240,7 @@ def test_starts_come_first_and_once(load: Load, tmp_path: Path, killed_after: in
 def test_tpe_learns_from_complete_trials(load: Load, tmp_path: Path) -> None:
     """What is good here is a small beta: later proposals are smaller than the first ones."""
     space = load(sampler="tpe", trials=41).with_overrides({"codebook.update": {"kind": "ema"}})
-    searcher = VQSearch(
-        space, open_journal(tmp_path / "j"), make_sampler("tpe", 0), {"folder": "trials"}, None
-    )
+    searcher = VQSearch(space, open_journal(tmp_path / "j"), 0, {"folder": "trials"}, None)
     betas = []
     for number in range(40):
         config = searcher.suggest(str(number))

@@ -254,8 +254,8 @@ CASES = {
     "unknown setting": (
         "search: {trails: 3}",
         "search.trails: found an unknown key",
-        "trials, sampler, objectives, constraint, early_stopping, grace, reduction_factor, brackets, "
-        "samples; did you mean 'trials'?",
+        "trials, sampler, objectives, constraint, early_stopping, grace, reduction_factor, "
+        "brackets, samples; did you mean 'trials'?",
     ),
     "no trials": ("search: {trials: 0}", "search.trials: found 0", "greater than or equal to 1"),
     "unknown sampler": (
