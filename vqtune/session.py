@@ -147,7 +147,7 @@ def check_same(now: Any, then: Any, path: str, run: RunFolder, source: str) -> N
     """Refuse to go on with a run that was asked for otherwise; `source` is what it was made of."""
     if now == then:
         return
-    path, now, then = _first_difference(now, then, path)
+    path, now, then = first_difference(now, then, path)
     raise InputError(
         f"{path}: the run was started with {then!r}, now it is {now!r}; allowed: the same "
         f"{source} and flags",
@@ -165,10 +165,11 @@ class _Nothing:
 _NOTHING = _Nothing()
 
 
-def _first_difference(now: Any, then: Any, path: str) -> tuple[str, Any, Any]:
+def first_difference(now: Any, then: Any, path: str) -> tuple[str, Any, Any]:
+    """Where two nested mappings first differ, and what is there in each."""
     if isinstance(now, dict) and isinstance(then, dict):
         for key in [*then, *now]:
             mine, theirs = now.get(key, _NOTHING), then.get(key, _NOTHING)
             if mine != theirs:
-                return _first_difference(mine, theirs, f"{path}.{key}")
+                return first_difference(mine, theirs, f"{path}.{key}")
     return path, now, then

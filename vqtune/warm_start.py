@@ -13,6 +13,7 @@ from analysis.errors import RunError
 from analysis.records import find_run, read_spec
 from trainables.errors import InputError
 from vqtune.journal import UNFIT, WARM, find_study, in_words, open_journal
+from vqtune.session import first_difference
 from vqtune.spaces import Space
 from vqtune.stored_trial import fitted
 
@@ -21,18 +22,22 @@ _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 @dataclass(frozen=True)
 class WarmStart:
-    """Finished trials of another run that fit a space, and how many there are that do not."""
+    """Finished trials of another run that fit a space, and how many there are that do not.
+
+    `differs` names something that all of them had otherwise, such as the data; empty for nothing.
+    """
 
     run: Path
     trials: list[FrozenTrial]
     left_out: int
+    differs: str = ""
 
     @property
     def told(self) -> str:
         """In words."""
         return (
             f"warm start from {self.run.name}: {len(self.trials)} trials taken, "
-            f"{self.left_out} do not fit this space"
+            f"{self.left_out} do not fit this space{self.differs}"
         )
 
     def add(self, study: optuna.Study) -> bool:
@@ -63,30 +68,42 @@ def read_warm_start(run: Path, space: Space) -> WarmStart:
     """
     path = run / "optuna.journal"
     try:
-        theirs = read_spec(run)["objectives"]
+        spec = read_spec(run)
     except RunError as error:
         raise InputError(str(error), "--warm-start") from None
-    mine = space.search.objectives
+    mine, theirs = space.search.objectives, spec["objectives"]
     if theirs != mine:
         raise InputError(
             f"the objectives of {run.name} are {in_words(theirs)}; allowed: a run with those of "
             f"this search, {in_words(mine)}",
             "--warm-start",
         )
-    if not path.is_file():
-        raise InputError(f"{path} is not there; allowed: the run of a search", "--warm-start")
+    if not path.is_file() or not isinstance(spec.get("space"), dict):
+        raise InputError(
+            f"{run} has no space and no {path.name}; allowed: the run of a search", "--warm-start"
+        )
+    before = Space.from_dict(spec["space"], str(run / "spec.yaml"))
     study = find_study(open_journal(path), theirs, path)
     found = study.get_trials(deepcopy=False, states=_FINISHED) if study is not None else []
     found = [trial for trial in found if UNFIT not in trial.user_attrs]
     order = [list(theirs).index(name) for name in mine]
-    same = read_spec(run).get("space", {}).get("search", {}).get("constraint")
-    taken = [_taken(trial, run.name, space, order, same) for trial in found]
+    held = before.search.constraint == space.search.constraint
+    taken = [_taken(trial, run.name, space, order, held) for trial in found]
     fitting = [trial for trial in taken if trial is not None]
-    return WarmStart(run, fitting, len(found) - len(fitting))
+    return WarmStart(run, fitting, len(found) - len(fitting), _difference(space, before))
+
+
+def _difference(now: Space, then: Space) -> str:
+    """What their values may not be comparable for; the baselines have all that is no technique."""
+    mine, theirs = (space.baseline().to_dict() | {"seed": None} for space in (now, then))
+    if mine == theirs:
+        return ""
+    path, here, there = first_difference(mine, theirs, "parameters")
+    return f"; it had {path} {there!r}, here it is {here!r}"
 
 
 def _taken(
-    trial: FrozenTrial, run: str, space: Space, order: list[int], constraint: str | None
+    trial: FrozenTrial, run: str, space: Space, order: list[int], held: bool
 ) -> FrozenTrial | None:
     fit = fitted(space, trial.params)
     if fit is None:
@@ -103,5 +120,5 @@ def _taken(
         user_attrs={WARM: {"run": run, "number": trial.number}},
         system_attrs=generation,
         # Held against that run's baseline; another constraint says nothing here.
-        constraints=trial.constraints if constraint == space.search.constraint else None,
+        constraints=trial.constraints if held else None,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -198,6 +199,15 @@ def study_of(run: Path) -> optuna.Study:
 def optuna_states(run: Path) -> list[str]:
     """States of the study's trials, t0001 first."""
     return [trial.state.name for trial in study_of(run).get_trials(deepcopy=False)]
+
+
+def digest(folder: Path) -> dict[str, str]:
+    """All files below a folder, but for locks: names and what they hold."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
 
 
 @pytest.fixture(scope="session")
