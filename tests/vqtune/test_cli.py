@@ -234,6 +234,27 @@ FLAGS: dict[str, tuple[list[str], str]] = {
     "a name of two lines": (["--name", "a\nb"], r"--name: found 'a\\nb'; allowed"),
     "a file for the storage": (["--storage", "a file"], "--storage: cannot make .*a file"),
     "storage below a file": (["--storage", "a file/runs"], "--storage: cannot make .*a file/runs"),
+    "more trials than none": (
+        ["--trials", "+3"],
+        r"--trials: found \+3; allowed: with --resume, to go on with a run that has fewer",
+    ),
+    "no such budget": (["--budget", "2e6samples"], "--budget: found '2e6samples'; allowed: KIND="),
+    "a budget of nothing": (
+        ["--budget", "samples=0"],
+        "--budget: found 'samples=0'; allowed: KIND",
+    ),
+    "a budget twice": (
+        ["--budget", "samples=1", "--budget", "samples=2"],
+        "--budget: found samples twice; allowed: once",
+    ),
+    "a warm start from nothing": (
+        ["--warm-start", "nothing"],
+        "--warm-start: no run 'nothing': looked for",
+    ),
+    "a warm start from a damaged run": (
+        ["--warm-start", "taken"],
+        "--warm-start: .*runs/taken/spec.yaml: objectives: found None",
+    ),
     "storage elsewhere": (
         ["--storage", "s3://bucket/runs"],
         "--storage: found .*allowed: a folder",
@@ -260,6 +281,10 @@ USAGE: list[list[str]] = [
     ["search", "tiny.yaml", "--trails", "3"],
     ["search", "tiny.yaml", "--trials", "0"],
     ["search", "tiny.yaml", "--trials", "three"],
+    ["search", "tiny.yaml", "--trials", "+0"],
+    ["search", "tiny.yaml", "--trials", "+-3"],
+    ["search", "tiny.yaml", "--trials", "1.5"],
+    ["search", "tiny.yaml", "--budget"],
     ["search", "tiny.yaml", "--samples", "-1"],
     ["search", "tiny.yaml", "--seed", "-1"],
     ["search", "tiny.yaml", "--seed", str(2**31)],

@@ -197,3 +197,17 @@ def test_on_a_terminal_the_table_is_drawn_and_taken_away() -> None:
     assert "1/2 trials" in text
     assert "[1/2]" not in text
     assert text.rstrip().endswith("\x1b[2K")  # the last thing is to erase a line
+
+
+def test_the_front_is_that_of_the_searchs_own_objectives(clock: Clock) -> None:
+    console = Console(file=io.StringIO(), width=140)
+    table = LiveTable(console, "demo", 8, 1000, objectives={"usage": "max", "recon_loss": "min"})
+    run(table, trial_of("baseline"), report(1000, 5.0, 0.5, usage=0.1))
+    run(table, trial_of("t0001"), report(1000, 9.0, 0.5, usage=0.05))  # more perplexity only
+    run(table, trial_of("t0002"), report(1000, 4.0, 0.6, usage=0.23456))
+    head, columns, *rows = shown(table)
+    assert columns.split()[:5] == ["trial", "perplexity", "recon_loss", "usage", "active"]
+    assert [row.split()[:4] for row in rows] == [
+        ["baseline", "5.0", "0.5000", "0.1"],
+        ["t0002", "4.0", "0.6000", "0.2346"],
+    ]

@@ -13,7 +13,15 @@ import pytest
 import yaml
 from safetensors import safe_open
 
-from tests.vqtune.conftest import ENDINGS, TINY, Mixed, Searched, optuna_states, run_search
+from tests.vqtune.conftest import (
+    ENDINGS,
+    TINY,
+    Mixed,
+    Searched,
+    optuna_states,
+    run_search,
+    study_of,
+)
 from trainables.config import TrialConfig
 from vqtune.journal import STUDY, open_journal
 from vqtune.searcher import VQSearch, proposals
@@ -42,6 +50,22 @@ def test_optuna_is_told_what_is_true(mixed: Mixed) -> None:
         complete = states[trial_id] == "complete"
         assert trial.values == ([last["perplexity"], last["recon_loss"]] if complete else None)
     assert [direction.name for direction in study.directions] == ["MAXIMIZE", "MINIMIZE"]
+
+
+def test_optuna_is_told_who_holds_the_constraint(mixed: Mixed) -> None:
+    """Against the baseline at the same samples; of who failed there is nothing to tell."""
+    told = {f"t{trial.number + 1:04d}": trial.constraints for trial in study_of(mixed.run).trials}
+    loss = {trial: mixed.reports(trial) for trial in ("baseline", "t0002")}
+    behind = loss["t0002"][2]["recon_loss"] - loss["baseline"][2]["recon_loss"]
+    assert behind > 0
+    key = "recon_loss <= 1*baseline"
+    assert told == {
+        "t0001": {key: 0.0},
+        "t0002": {key: pytest.approx(behind)},
+        "t0003": {},
+        "t0004": {},
+        "t0005": {key: 0.0},
+    }
 
 
 def test_a_trial_leaves_its_params_reports_and_checkpoint(mixed: Mixed) -> None:
