@@ -205,7 +205,7 @@ def test_the_front_is_that_of_the_searchs_own_objectives(clock: Clock) -> None:
     run(table, trial_of("baseline"), report(1000, 5.0, 0.5, usage=0.1))
     run(table, trial_of("t0001"), report(1000, 9.0, 0.5, usage=0.05))  # more perplexity only
     run(table, trial_of("t0002"), report(1000, 4.0, 0.6, usage=0.23456))
-    head, columns, *rows = shown(table)
+    _head, columns, *rows = shown(table)
     assert columns.split()[:5] == ["trial", "perplexity", "recon_loss", "usage", "active"]
     assert [row.split()[:4] for row in rows] == [
         ["baseline", "5.0", "0.5000", "0.1"],
