@@ -66,7 +66,13 @@ class Past:
 
     def yardstick(self) -> Yardstick:
         """What the search's trials are held against, with what the baseline has reported."""
-        return _yardstick(self.records)
+        yardstick = Yardstick(self.records.spec["space"]["search"].get("constraint"))
+        complete = any(t.trial_id == BASELINE and t.state == "complete" for t in self.ended)
+        reports = self.records.reports[self.records.reports["trial_id"] == BASELINE]
+        for i, report in enumerate(reports.to_dict("records"), start=1):
+            named = {str(key): value for key, value in report.items()}
+            yardstick.hear(named | {"complete": complete and i == len(reports)})
+        return yardstick
 
     def replay(self, scheduler: Any) -> None:
         """Fill the scheduler's rungs, in the order in which the reports came."""
@@ -143,26 +149,18 @@ def _check_journal(
         raise InputError(
             f"lacks {missing[0]}{more}, which the run has trained; {allowed}", str(run.journal)
         )
-    for trial in known:
+    # All others have all their parameters, or they would not have ended.
+    running = [trial for trial in known if trial.state == TrialState.RUNNING]
+    begun = [trial for trial in running if trial_name(trial.number) in records.configs]
+    space = Space.from_dict(records.spec["space"], str(run.spec)) if begun else None
+    for trial in begun:
         name = trial_name(trial.number)
-        # All others have all their parameters, or they would not have ended.
-        if trial.state == TrialState.RUNNING and name in records.configs:
-            fit = fitted(Space.from_dict(records.spec["space"], str(run.spec)), trial.params)
-            if fit is None or TrialConfig.from_dict(fit[0]).to_dict() != records.configs[name]:
-                raise InputError(
-                    f"has other parameters of {name} than the run has trained; {allowed}",
-                    str(run.journal),
-                )
-
-
-def _yardstick(records: Records) -> Yardstick:
-    yardstick = Yardstick(records.spec["space"]["search"].get("constraint"))
-    complete = records.trials.set_index("trial_id")["state"].get(BASELINE) == "complete"
-    reports = records.reports[records.reports["trial_id"] == BASELINE].to_dict("records")
-    for i, report in enumerate(reports, start=1):
-        named = {str(key): value for key, value in report.items()}
-        yardstick.hear(named | {"complete": complete and i == len(reports)})
-    return yardstick
+        fit = fitted(space, trial.params) if space is not None else None
+        if fit is None or TrialConfig.from_dict(fit[0]).to_dict() != records.configs[name]:
+            raise InputError(
+                f"has other parameters of {name} than the run has trained; {allowed}",
+                str(run.journal),
+            )
 
 
 def ended_trials(records: Records) -> dict[str, PastTrial]:

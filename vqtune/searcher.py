@@ -128,7 +128,8 @@ class VQSearch(OptunaSearch):  # type: ignore[misc]
             self._propose_as(number)
             stored = self.study.trials[number]
             # Suggesting again on the same trial gives back what it was given before.
-            self._ot_trials[trial_id] = optuna.trial.Trial(self.study, stored._trial_id)
+            trial = self._ot_trials[trial_id] = optuna.trial.Trial(self.study, stored._trial_id)
+            self._draw_past(trial, stored)
         elif self._proposed >= self._wanted or self._spent():
             return str(Searcher.FINISHED)
         else:
@@ -178,6 +179,17 @@ class VQSearch(OptunaSearch):  # type: ignore[misc]
 
     def _propose_as(self, number: int) -> None:
         self.study.sampler = make_sampler(self._sampler_name, self._sampler_seed, number)
+
+    def _draw_past(self, trial: optuna.Trial, stored: optuna.trial.FrozenTrial) -> None:
+        """Bring the sampler to where it was when a session was killed between two parameters."""
+        fixed = stored.system_attrs.get("fixed_params", {})
+        for name, distribution in stored.distributions.items():
+            if (
+                name not in fixed
+                and not distribution.single()
+                and name not in trial.relative_params
+            ):
+                self.study.sampler.sample_independent(self.study, stored, name, distribution)
 
     def _next_number(self) -> int:
         """The number of the trial that Optuna gives next: one that waits, or a new one."""

@@ -97,6 +97,24 @@ def test_a_trial_left_running_is_proposed_as_it_was_and_the_next_as_they_would_b
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("begun", [4, 30])
+def test_a_session_killed_between_two_parameters_goes_on_with_the_next(
+    sampler: str, begun: int, load: Load, tmp_path: Path
+) -> None:
+    """Before and after the sampler has learned something."""
+    space, path = load(sampler=sampler, trials=40), tmp_path / "journal"
+    through = session(space, open_journal(path), begun, leave_last=True)
+    lines = path.read_text().splitlines(keepends=True)
+    made = max(i for i, line in enumerate(lines) if '"op_code":4,' in line)
+    params = [i for i, line in enumerate(lines) if i > made and '"param_name"' in line]
+    assert len(params) == 3
+    for cut in (made + 1, *params):
+        path.write_text("".join(lines[:cut]))
+        again = session(space, open_journal(path), 1, leave_last=True)
+        assert again == {trial_name(begun - 1): through[trial_name(begun - 1)]}
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_proposal_depends_on_the_history_the_seed_and_the_number(
     sampler: str, load: Load, tmp_path: Path
 ) -> None:
