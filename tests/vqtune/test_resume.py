@@ -420,6 +420,18 @@ def test_optuna_is_told_what_it_missed(left: RunFolder) -> None:
     assert told.values == [values["perplexity"], values["recon_loss"]]
 
 
+def test_the_constraint_is_told_from_the_records_as_it_was_at_the_time(left: RunFolder) -> None:
+    before = [trial.constraints for trial in study_of(left.path).trials]
+    forget_outcome(left, 1)
+    kept = left.journal.read_text().splitlines(keepends=True)
+    kept = [line for line in kept if not ('"trial_id":1,' in line and "constraints:" in line)]
+    left.journal.write_text("".join(kept))
+    assert study_of(left.path).trials[1].constraints == {}
+    take_up(left, open_journal(left.journal))
+    assert [trial.constraints for trial in study_of(left.path).trials] == before
+    assert all("recon_loss <= 1*baseline" in constraints for constraints in before)
+
+
 @pytest.mark.parametrize(
     ("change", "state"),
     [
