@@ -40,7 +40,7 @@ def summary(rows: Sequence[Row], labels: Mapping[str, str]) -> Printed:
     printed = Printed(title=f"Compute to {GOAL:.0%} of the full front's hypervolume")
     printed.add_column("contender", no_wrap=True)
     for column in ("trainings", "quartiles", "x random", "there", "share", "growing kept"):
-        printed.add_column(column, justify="right", no_wrap=column == "quartiles")
+        printed.add_column(column, justify="right", no_wrap=True)
     for name, label in labels.items():
         if by_name[name]:
             printed.add_row(label, *_cells(by_name[name], yardstick))

@@ -56,6 +56,7 @@ def main() -> None:
         _run(left, digests, options, file, console)
     rows = [row for row in current(file, digests) if (row["contender"], row["seed"]) in wanted]
     labels = {contender.name: contender.label for contender in CONTENDERS}
+    console.width = max(console.width, 106)  # wide enough where it is not a terminal
     console.print(summary(rows, labels))
 
 

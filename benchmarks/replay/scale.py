@@ -64,16 +64,7 @@ def main() -> None:
     console = Console(highlight=False)
     title = f"{options.trials:,} trials on {options.workers:,} workers, one core"
     printed = Printed(title=title)
-    columns = (
-        "correlation",
-        "total",
-        "reports",
-        "median",
-        "99%",
-        "longest",
-        "a trial",
-        "completed",
-    )
+    columns = ("costs", "total", "reports", "median", "99%", "longest", "memory", "to the end")
     for column in columns:
         printed.add_column(column, justify="right")
     for correlation in CORRELATIONS:

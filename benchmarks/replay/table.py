@@ -85,6 +85,7 @@ class Table:
         """Lay the table out as arrays."""
         self.space = space
         groups = dict(iter(curves.groupby("config")))
+        configs = configs[configs["config"].isin(groups)]  # of a recording that has not ended
         self.curves = [_curve(groups[config]) for config in configs["config"]]
         self.parameters: list[dict[str, Any]] = [json.loads(p) for p in configs["parameters"]]
         self.budget = max(int(curve.samples[-1]) for curve in self.curves)
