@@ -36,7 +36,7 @@ class Constraint:
         """Read `recon_loss <= 1.0*baseline`; raises ValueError for any other form."""
         found = _FORM.fullmatch(text)
         if found is None or not math.isfinite(float(found["number"])):
-            raise ValueError(f"found {text!r}; allowed: {ALLOWED}")
+            raise ValueError(f"found {text!r}, allowed: {ALLOWED}")
         sign: Literal["<=", ">="] = "<=" if found["sign"] == "<=" else ">="
         return cls(found["metric"], sign, float(found["number"]), found["relative"] is not None)
 

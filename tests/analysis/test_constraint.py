@@ -51,7 +51,7 @@ def test_forms_that_are_read(text: str, expected: Constraint) -> None:
 def test_any_other_form_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="allowed: ") as caught:
         Constraint.parse(text)
-    assert str(caught.value) == f"found {text!r}; allowed: {ALLOWED}"
+    assert str(caught.value) == f"found {text!r}, allowed: {ALLOWED}"
 
 
 @given(constraints, numbers, numbers)

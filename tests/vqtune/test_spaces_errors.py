@@ -288,11 +288,6 @@ CASES = {
         "search.constraint: found 'loss', which no trial reports",
         "recon_loss, recon_loss_unquantized,",
     ),
-    "no constraint": (
-        "search: {constraint: recon_loss below 1}",
-        "search.constraint: found 'recon_loss below 1'",
-        "METRIC <= NUMBER or METRIC <= NUMBER*baseline",
-    ),
     "grace of 1": ("search: {grace: 1.0}", "search.grace: found 1.0", "less than 1"),
     "eta of 1": (
         "search: {reduction_factor: 1}",
@@ -336,6 +331,17 @@ def test_one_line_says_where_what_and_what_is_allowed(
     line = str(caught.value)
     assert "\n" not in line
     assert line.startswith(f"{path}: {found}; allowed: {allowed}")
+
+
+def test_a_constraint_that_is_none_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text("search: {constraint: recon_loss below 1}")
+    with pytest.raises(InputError) as caught:
+        load_space(str(path))
+    assert str(caught.value) == (
+        f"{path}: search.constraint: found 'recon_loss below 1', allowed: METRIC <= NUMBER or "
+        "METRIC <= NUMBER*baseline, with <= or >="
+    )
 
 
 def test_an_impossible_combination_is_refused(tmp_path: Path) -> None:
