@@ -2,9 +2,9 @@
 
     python -m benchmarks.replay.record --data DIR [--configs N] [--samples N] [--out DIR]
 
-Draws configs of the space `full` at random, trains each to its end and keeps every report. Ends with
-two files, `curves.parquet` (one row a report) and `configs.parquet` (one row a config); what is there
-already is not trained again, so that the same command goes on where it was ended.
+Draws configs of the space `full` at random, trains each to its end and keeps every report. Ends
+with two files, `curves.parquet` (one row a report) and `configs.parquet` (one row a config); what
+is there already is not trained again, so that the same command goes on where it was ended.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def read_lines(path: Path) -> list[Row]:
 
 def write_tables(drawn: list[tuple[Row, Row]], rows: list[Row], out: Path) -> None:
     curves = pd.DataFrame(rows).sort_values(["config", "samples"], ignore_index=True)
-    small = {name: "float32" for name in ("seconds", *METRICS)}
+    small = dict.fromkeys(("seconds", *METRICS), "float32")
     kinds = {"config": "int16", "samples": "int32", "size": "int16", **small}
     curves.astype(kinds).to_parquet(out / "curves.parquet", index=False, compression="zstd")
     last = curves.groupby("config").last()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ import pandas as pd
 from sklearn.ensemble import RandomForestRegressor
 
 from analysis.front import Direction, hypervolume, nondominated
-from vqtune.space_nodes import Choice, Parameter
+from vqtune.space_nodes import Choice, Option, Parameter, RandomTrial
 from vqtune.spaces import Space
 
 OBJECTIVES = ("perplexity", "recon_loss")
@@ -30,6 +31,8 @@ REFERENCE = (1.0, 0.24)
 BASELINE = 0
 # Share of the weight that all parameters have alike, so that none is free to differ.
 _EVEN = 0.05
+# Random proposals, and steps, by which `offsets` are found.
+_DRAWS, _STEPS = 4000, 300
 
 Floats = npt.NDArray[np.float64]
 
@@ -143,7 +146,9 @@ class Table:
         The distance is Gower's: over the parameters that both have, the sum of 0 or 1 for a choice
         and of the difference in shares of the range (of its logarithm where that is what is
         searched) for a number, each with the parameter's `weights`. A parameter that only one of
-        the two has adds nothing: the choice that brings it counts itself.
+        the two has adds nothing: the choice that brings it counts itself. From it the row's
+        `offsets` are taken, or a row that others crowd would hardly ever be the nearest, and one
+        that stands alone would be at once.
 
         Args:
             parameters: {name: value}, as an Optuna trial has them.
@@ -153,9 +158,33 @@ class Table:
         usable = usable[usable != BASELINE]
         if not len(usable):
             return None
-        apart = np.abs(self._encoded[usable] - self._encode(parameters))
+        apart = self._distances(parameters, usable) - self.offsets[usable]
+        return int(usable[np.argmin(apart)])
+
+    @functools.cached_property
+    def offsets(self) -> Floats:
+        """What is taken off each row's distance, [rows].
+
+        Found such that proposals drawn at random are answered by every row equally often, as they
+        would be if these rows were what had been drawn: cells of a power diagram of equal mass
+        (semi-discrete optimal transport, Aurenhammer et al. 1998), by subgradient steps.
+        """
+        rows = np.arange(1, len(self))
+        drawn = _draws(self.space, _DRAWS)
+        apart = np.stack([self._distances(given, rows) for given in drawn]).astype(np.float32)
+        offsets = np.zeros(len(rows), dtype=np.float32)
+        size = 0.05 * apart.std()
+        for step in range(_STEPS):
+            answers = np.bincount((apart - offsets).argmin(axis=1), minlength=len(rows))
+            wanting = 1 - answers * len(rows) / len(drawn)
+            offsets += size / (1 + step / 60) * wanting.clip(-3, 1).astype(np.float32)
+        return np.concatenate([[0.0], offsets])
+
+    def _distances(self, parameters: Mapping[str, Any], rows: npt.NDArray[np.int64]) -> Floats:
+        apart = np.abs(self._encoded[rows] - self._encode(parameters))
         apart = np.where(self._categorical, np.sign(apart), apart)
-        return int(usable[np.argmin(np.nan_to_num(apart) @ self.weights)])
+        found: Floats = np.nan_to_num(apart) @ self.weights
+        return found
 
     @functools.cached_property
     def weights(self) -> Floats:
@@ -182,6 +211,37 @@ class Table:
         for name, value in parameters.items():
             encoded[self._columns[name]] = _encoded(self._known[name], value)
         return encoded
+
+
+class _Drawn:
+    """A trial whose suggestions are drawn from their distributions, and kept by name."""
+
+    def __init__(self, trial: RandomTrial) -> None:
+        self._trial = trial
+        self.parameters: dict[str, Any] = {}
+
+    def suggest_float(self, name: str, low: float, high: float, **more: Any) -> float:
+        return self._keep(name, self._trial.suggest_float(name, low, high, **more))
+
+    def suggest_int(self, name: str, low: int, high: int, **more: Any) -> int:
+        return self._keep(name, self._trial.suggest_int(name, low, high, **more))
+
+    def suggest_categorical(self, name: str, choices: Sequence[Option]) -> Option:
+        return self._keep(name, self._trial.suggest_categorical(name, choices))
+
+    def _keep(self, name: str, value: Any) -> Any:
+        self.parameters[name] = value
+        return value
+
+
+def _draws(space: Space, n: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Parameters of n proposals drawn at random."""
+    trial, drawn = RandomTrial(random.Random(seed)), []
+    for _ in range(n):
+        kept = _Drawn(trial)
+        space.suggest(kept)
+        drawn.append(kept.parameters)
+    return drawn
 
 
 def _curve(reports: pd.DataFrame) -> Curve:
