@@ -102,12 +102,13 @@ class ParetoASHA(FIFOScheduler):  # type: ignore[misc]
         return f"ParetoASHA: trials at {', '.join(counts)}; {len(self.stopped)} stopped"
 
     def _arrival(self, report: Mapping[str, Any], key: float) -> Arrival:
-        costs = tuple(sign * _value(report, name) for name, sign in self._signs.items())
-        limited = None if self._constraint is None else _value(report, self._constraint.metric)
+        costs = tuple(sign * rung_value(report, name) for name, sign in self._signs.items())
+        limited = None if self._constraint is None else rung_value(report, self._constraint.metric)
         return Arrival(costs, limited, key)
 
 
-def _value(report: Mapping[str, Any], metric: str) -> float:
+def rung_value(report: Mapping[str, Any], metric: str) -> float:
+    """What a rung compares; raises ValueError for a metric that is not in the report."""
     if metric not in report:
         raise ValueError(
             f"objective {metric}: no trial reports it, allowed: "

@@ -26,9 +26,14 @@ def make_scheduler(settings: SearchSettings, samples: int, seed: int = 0) -> Tri
     return ParetoASHA(
         settings.objectives if pareto else {asked: way},
         samples,
-        max(1, round(settings.grace * samples)),
+        first_rung(settings, samples),
         settings.reduction_factor,
         settings.brackets,
         settings.constraint if pareto else None,
         seed,
     )
+
+
+def first_rung(settings: SearchSettings, samples: int) -> int:
+    """The samples at which trials are first compared, of a full budget."""
+    return max(1, round(settings.grace * samples))

@@ -20,8 +20,10 @@ from ray.tune.search.optuna import OptunaSearch
 
 from trainables.config import TrialConfig
 from trainables.errors import InputError
+from vqtune.early_tpe import EarlyTPE, FirstRung
 from vqtune.journal import STUDY, UNFIT, WARM, proposed
 from vqtune.outcomes import Yardstick, tell
+from vqtune.scheduler import first_rung
 from vqtune.spaces import Space
 
 BASELINE = "baseline"
@@ -32,13 +34,16 @@ def trial_name(number: int) -> str:
     return f"t{number + 1:04d}"
 
 
-def make_sampler(name: str, seed: int, number: int = 0) -> optuna.samplers.BaseSampler:
+def make_sampler(
+    name: str, seed: int, number: int = 0, rung: FirstRung | None = None
+) -> optuna.samplers.BaseSampler:
     """The sampler that proposes one trial; it keeps nothing in mind that is not in the study.
 
     Args:
         name: as in SearchSettings.
         seed: the search's.
         number: the trial's, so that each draws afresh.
+        rung: where TPE compares trials; None for their ends.
     """
     seed = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
     if name == "nsga2":
@@ -48,7 +53,11 @@ def make_sampler(name: str, seed: int, number: int = 0) -> optuna.samplers.BaseS
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         # In groups, parameters of one branch are modelled together and apart from other branches.
-        return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True)
+        # A liar would write to the study that it is given, which at a rung is one made for it.
+        tpe = optuna.samplers.TPESampler(
+            seed=seed, multivariate=True, group=True, constant_liar=rung is None
+        )
+    return EarlyTPE(tpe, rung) if rung is not None else tpe
 
 
 def proposals(space: Space) -> int:
@@ -102,6 +111,7 @@ class VQSearch(OptunaSearch):  # type: ignore[misc]
         self._baseline_id = ""
         self._unfinished = list(unfinished)
         self._yardstick = yardstick or Yardstick(space.search.constraint)
+        self._rung = _first_rung(space)
         self._spent = spent
         self._proposed = len(proposed(self.study))
         grid = space.search.sampler == "grid"
@@ -149,9 +159,11 @@ class VQSearch(OptunaSearch):  # type: ignore[misc]
             return self.suggest(trial_id)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Learn how far the baseline is."""
+        """Learn how far the baseline is, and what a trial has come to at the first rung."""
         if trial_id == self._baseline_id:
             self._yardstick.hear(result)
+        elif self._rung is not None:
+            self._rung.note(self._ot_trials[trial_id], result)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -161,6 +173,8 @@ class VQSearch(OptunaSearch):  # type: ignore[misc]
             self._yardstick.hear(result)
         trial = self._ot_trials.pop(trial_id, None)
         if trial is not None:
+            if self._rung is not None and result and not error:
+                self._rung.note(trial, result)
             tell(self.study, trial, result, error, self._objectives, self._yardstick)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -178,7 +192,8 @@ class VQSearch(OptunaSearch):  # type: ignore[misc]
         return {**self._settings, **given, "folder": folder}
 
     def _propose_as(self, number: int) -> None:
-        self.study.sampler = make_sampler(self._sampler_name, self._sampler_seed, number)
+        name, seed = self._sampler_name, self._sampler_seed
+        self.study.sampler = make_sampler(name, seed, number, self._rung)
 
     def _draw_past(self, trial: optuna.Trial, stored: optuna.trial.FrozenTrial) -> None:
         """Bring the sampler to where it was when a session was killed between two parameters."""
@@ -196,3 +211,12 @@ class VQSearch(OptunaSearch):  # type: ignore[misc]
         trials = self.study.get_trials(deepcopy=False)
         waiting = (trial.number for trial in trials if trial.state == TrialState.WAITING)
         return next(waiting, len(trials))
+
+
+def _first_rung(space: Space) -> FirstRung | None:
+    """Where TPE compares trials: as all of them come there, where early stopping begins."""
+    settings = space.search
+    if settings.sampler != "tpe" or settings.early_stopping == "none":
+        return None
+    grace = first_rung(settings, space.baseline().training.samples)
+    return FirstRung(grace, grace * settings.reduction_factor, settings.objectives)
