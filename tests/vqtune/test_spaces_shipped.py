@@ -242,7 +242,8 @@ def test_the_baseline_is_plain(name: str) -> None:
     assert baseline.evaluation == draw.evaluation
     expected = 64_000 if name == "recipe" else 24_000
     assert baseline.training.samples == draw.training.samples == expected
-    assert baseline.training == TrialConfig().training.model_copy(update={"samples": expected})
+    shared = {"samples": expected, "reports": draw.training.reports}
+    assert baseline.training == TrialConfig().training.model_copy(update=shared)
 
 
 def test_a_space_imports_nothing_heavy() -> None:
