@@ -24,7 +24,7 @@ from benchmarks.replay.adapters import (
 )
 from benchmarks.replay.simulator import Scheduler, Search
 from benchmarks.replay.table import Table
-from vqtune import outcomes, pareto_asha, rung, scheduler, searcher
+from vqtune import early_tpe, layers, outcomes, pareto_asha, rung, scheduler, searcher
 from vqtune.scheduler import make_scheduler
 from vqtune.searcher import VQSearch
 from vqtune.spaces import Space
@@ -123,7 +123,7 @@ def _optuna(table: Table, sampler: optuna.samplers.BaseSampler) -> tuple[Search,
 
 
 _RAY = ("ray", "optuna")
-_OURS = (*_RAY, searcher, outcomes, scheduler, pareto_asha, rung)
+_OURS = (*_RAY, searcher, early_tpe, outcomes, scheduler, pareto_asha, rung, layers)
 
 CONTENDERS = [
     Contender("vqtune", "vqtune: ParetoASHA + TPE", lambda t, s: _vqtune(t, s, "tpe"), _OURS),

@@ -23,7 +23,7 @@ from vqtune.run_folder import RunFolder
 from vqtune.scheduler import make_scheduler
 from vqtune.spaces import load_space
 
-KILLS, TRIALS, SAMPLES, SEED = 10, 40, 1440, 3
+KILLS, TRIALS, SAMPLES, SEED = 10, 160, 1440, 3
 SPACE = f"""
 description: Trials of a second or two, stopped on two objectives
 extends: base
@@ -74,7 +74,7 @@ def test_killed_ten_times_a_search_loses_and_repeats_nothing(
         resume = ["--resume"] if (run / "spec.yaml").exists() else []
         if run.exists() and not resume:  # killed before it had begun
             run.rename(tmp_path / f"nothing{kills}")
-        kill([*command, *resume], tmp_path, moments.uniform(2, 24))
+        kill([*command, *resume], tmp_path, moments.uniform(2, 14))
         kills += 1
         now = all_reports(run)
         assert {trial: now.get(trial) for trial in ended} == ended
