@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import moocore
 import numpy as np
@@ -80,8 +81,9 @@ class Rung:
         return self._others.places_before(arrival, wanted - len(self._feasible))
 
     def _groups(self) -> tuple[Group, Group]:
-        kind = PlaneGroup if self._objectives <= 2 else SpaceGroup
-        return kind(), kind()
+        if self._objectives <= 2:
+            return PlaneGroup(), PlaneGroup()
+        return SpaceGroup(), SpaceGroup()
 
     def _sort_in(self, arrival: Arrival) -> None:
         if arrival.finite:
@@ -93,23 +95,20 @@ class Rung:
         return self.constraint.violation(arrival.limited, self.baseline) <= 0
 
 
-class Group:
+class Group(Protocol):
     """Trials that are all feasible, or all not."""
 
     def __len__(self) -> int:
         """How many."""
-        raise NotImplementedError
 
     def add(self, arrival: Arrival) -> None:
         """Take in one more."""
-        raise NotImplementedError
 
     def places_before(self, arrival: Arrival, wanted: float) -> bool:
         """Whether fewer than `wanted` come before one that is in the group."""
-        raise NotImplementedError
 
 
-class PlaneGroup(Group):
+class PlaneGroup:
     """One or two objectives: O(log n) comparisons for a trial, however many have arrived."""
 
     def __init__(self) -> None:
@@ -147,7 +146,7 @@ class PlaneGroup(Group):
         return before + place < wanted
 
 
-class SpaceGroup(Group):
+class SpaceGroup:
     """Any number of objectives, sorted anew for every trial."""
 
     def __init__(self) -> None:
