@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.errors import RunError
+from analysis.flatten import row_dicts
 from analysis.records import Records
 
 METRICS = ("perplexity", "active_codes", "recon_loss", "usage")
@@ -72,7 +73,7 @@ def ablation_table(records: Records) -> pd.DataFrame:
 
 def ablation_rows(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     """Format headers and cells for a terminal, one row for each row of `table`."""
-    return list(HEADERS), [_cells(row) for row in _records(table)]
+    return list(HEADERS), [_cells(row) for row in row_dicts(table)]
 
 
 def headlines(table: pd.DataFrame) -> list[str]:
@@ -85,11 +86,11 @@ def headlines(table: pd.DataFrame) -> list[str]:
         rows = table[(table["kind"] == kind) & table["perplexity_change"].notna()]
         if rows.empty:
             continue
-        row = _records(rows)[0]  # by the order of the table the one of the largest effect
+        row = row_dicts(rows)[0]  # by the order of the table the one of the largest effect
         if row["perplexity_change"] * sign <= 0:
             told.append(none)
             continue
-        [before] = _records(table[table["kind"] == _REFERENCE[kind]])
+        [before] = row_dicts(table[table["kind"] == _REFERENCE[kind]])
         told.append(
             f"{found.format(row['technique'])}: perplexity {before['perplexity']:.1f} -> "
             f"{row['perplexity']:.1f} ({_spread_cell(row, 'perplexity_change', '+.1f', '.1f')}), "
@@ -107,7 +108,7 @@ def notes(records: Records) -> list[str]:
         if variant["trials"] != variant["name"]
     ]
     told += [f"Left out, refused: {line}" for line in asked["refused"]]
-    ends = {row["trial_id"]: row for row in _records(records.trials)}
+    ends = {row["trial_id"]: row for row in row_dicts(records.trials)}
     for trials in dict.fromkeys(variant["trials"] for variant in asked["variants"]):
         for trial_id in (f"{trials}-s{seed}" for seed in asked["seeds"]):
             end = ends.get(trial_id, {"state": "not started", "reason": ""})
@@ -149,7 +150,3 @@ def _spread_cell(row: Mapping[str, Any], name: str, form: str, spread_form: str)
         return _ABSENT
     told = format(mean, form)
     return f"{told} ± {deviation:{spread_form}}" if math.isfinite(deviation) else told
-
-
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]

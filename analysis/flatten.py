@@ -1,9 +1,11 @@
-"""Nested mappings as flat ones: the form in which reports and configs become table columns."""
+"""From nested mappings to the columns of a table, and from a table's rows back to mappings."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+
+import pandas as pd
 
 
 def flatten(values: Mapping[str, Any], separator: str, prefix: str = "") -> dict[str, Any]:
@@ -25,3 +27,8 @@ def parameters(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     flat = flatten(config, ".", "config.")
     return {path: value for path, value in flat.items() if value is not None}
+
+
+def row_dicts(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Each row as a mapping of column names to values."""
+    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]

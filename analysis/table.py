@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.flatten import parameters
+from analysis.flatten import parameters, row_dicts
 
 HEADERS = (
     "trial",
@@ -36,7 +36,7 @@ def front_rows(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
 
     A value that is not known is a dash.
     """
-    return list(HEADERS), [_cells(row) for row in _records(table)]
+    return list(HEADERS), [_cells(row) for row in row_dicts(table)]
 
 
 def to_csv(table: pd.DataFrame) -> str:
@@ -47,7 +47,7 @@ def to_csv(table: pd.DataFrame) -> str:
 
 def to_json(table: pd.DataFrame) -> str:
     """Write a JSON list of objects, configs nested; NaN and infinities are null."""
-    return json.dumps(_finite(_records(table)), indent=2, ensure_ascii=False, allow_nan=False)
+    return json.dumps(_finite(row_dicts(table)), indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
@@ -72,10 +72,6 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
 
 def _number(value: float, form: str) -> str:
     return format(value, form) if math.isfinite(value) else _ABSENT
-
-
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
 
 
 def _finite(value: Any) -> Any:

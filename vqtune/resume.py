@@ -14,6 +14,7 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
+from analysis.flatten import row_dicts
 from analysis.records import Records, read_run
 from trainables.config import TrialConfig
 from trainables.errors import InputError
@@ -61,17 +62,15 @@ class Past:
     @property
     def lasts(self) -> dict[str, dict[str, Any]]:
         """The last report of each trial, ended or not, by trial_id."""
-        rows = self.records.trials.to_dict("records")
-        return {row["trial_id"]: {str(k): v for k, v in row.items()} for row in rows}
+        return {row["trial_id"]: row for row in row_dicts(self.records.trials)}
 
     def yardstick(self) -> Yardstick:
         """What the search's trials are held against, with what the baseline has reported."""
         yardstick = Yardstick(self.records.spec["space"]["search"].get("constraint"))
         complete = any(t.trial_id == BASELINE and t.state == "complete" for t in self.ended)
         reports = self.records.reports[self.records.reports["trial_id"] == BASELINE]
-        for i, report in enumerate(reports.to_dict("records"), start=1):
-            named = {str(key): value for key, value in report.items()}
-            yardstick.hear(named | {"complete": complete and i == len(reports)})
+        for i, report in enumerate(row_dicts(reports), start=1):
+            yardstick.hear(report | {"complete": complete and i == len(reports)})
         return yardstick
 
     def replay(self, scheduler: Any) -> None:
@@ -79,11 +78,11 @@ class Past:
         if not isinstance(scheduler, ParetoASHA):
             return
         reports = self.records.reports.sort_values("timestamp", kind="stable")
-        for report in reports.to_dict("records"):
+        for report in row_dicts(reports):
             # Tune asks no scheduler about the report with which a trial ends by itself.
             if not (report.get("complete") or report.get("diverged")):
-                trial_id, named = report["trial_id"], {str(k): v for k, v in report.items()}
-                scheduler.hear(trial_id, named, baseline=trial_id == BASELINE)
+                trial_id = report["trial_id"]
+                scheduler.hear(trial_id, report, baseline=trial_id == BASELINE)
 
 
 def journal_of(run: RunFolder) -> optuna.storages.JournalStorage:
@@ -169,10 +168,10 @@ def ended_trials(records: Records) -> dict[str, PastTrial]:
         row["trial_id"]: PastTrial(
             row["trial_id"],
             row["state"],
-            {str(k): v for k, v in row.items()} if math.isfinite(row["samples"]) else {},
+            row if math.isfinite(row["samples"]) else {},
             records.configs[row["trial_id"]],
         )
-        for row in records.trials.to_dict("records")
+        for row in row_dicts(records.trials)
         if row["state"] in _ENDED
     }
 
