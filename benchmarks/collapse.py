@@ -11,7 +11,6 @@ it comes, so that the same command goes on where it was ended.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import hashlib
 import json
 import os
@@ -29,6 +28,7 @@ from rich.progress import track
 from analysis.front import front_table
 from analysis.records import read_run
 from benchmarks.collapse_rows import ALONE, BY_HAND, LAYOUTS, RECIPE, Row
+from benchmarks.json_lines import read_lines
 from trainables.config import TrialConfig
 from trainables.trainer import Trainer
 from vqtune.search import Request, data_block, search
@@ -159,18 +159,8 @@ def train_all(
 
 def read_results(path: Path) -> Iterator[tuple[tuple[str, int], str, Result]]:
     """Row and seed, digest of the config, and report of every whole line."""
-    if not path.exists():
-        return
-    text = path.read_text(encoding="utf-8")
-    if text and not text.endswith(
-        "\n"
-    ):  # one that was cut short: what follows is a line of its own
-        with path.open("a", encoding="utf-8") as file:
-            file.write("\n")
-    for line in text.splitlines():
-        with contextlib.suppress(json.JSONDecodeError):
-            result = json.loads(line)
-            yield (result.pop("row"), result.pop("seed")), result.pop("config", ""), result
+    for result in read_lines(path):
+        yield (result.pop("row"), result.pop("seed")), result.pop("config", ""), result
 
 
 def digest(config: TrialConfig) -> str:

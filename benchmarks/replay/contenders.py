@@ -25,7 +25,7 @@ from benchmarks.replay.adapters import (
 from benchmarks.replay.simulator import Scheduler, Search
 from benchmarks.replay.table import Table
 from vqtune import early_tpe, layers, outcomes, pareto_asha, rung, scheduler, searcher
-from vqtune.scheduler import make_scheduler
+from vqtune.scheduler import first_rung, make_scheduler
 from vqtune.searcher import VQSearch
 from vqtune.spaces import Space
 
@@ -63,7 +63,7 @@ def _full_length(table: Table) -> Scheduler:
 
 def _grace(table: Table) -> tuple[int, float]:
     settings = table.space.search
-    return max(1, round(settings.grace * table.budget)), settings.reduction_factor
+    return first_rung(settings, table.budget), settings.reduction_factor
 
 
 def _ray_asha(table: Table) -> Scheduler:

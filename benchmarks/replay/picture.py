@@ -15,8 +15,8 @@ import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.json_lines import read_lines
 from benchmarks.replay.contenders import CONTENDERS
-from benchmarks.replay.record import read_lines
 from benchmarks.replay.report import GOAL, RANDOM, quantile, reached
 
 HERE = Path(__file__).parent

@@ -26,6 +26,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
+from benchmarks.json_lines import read_lines
 from trainables.config import TrialConfig
 from trainables.errors import InputError
 from trainables.trainer import Trainer
@@ -52,7 +53,7 @@ def main() -> None:
     drawn = draw(space, options.configs)
     options.out.mkdir(parents=True, exist_ok=True)
     part = options.out / "curves.jsonl"
-    done = {row["config"] for row in read_lines(part)}
+    done = {rows[0]["config"] for rows in read_lines(part)}
     wanted = {number: config for number, (_, config) in enumerate(drawn) if number not in done}
     with (
         ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=get_context("spawn")) as pool,
@@ -60,9 +61,9 @@ def main() -> None:
     ):
         futures = [pool.submit(train, number, config) for number, config in wanted.items()]
         for future in track(as_completed(futures), total=len(futures), console=console):
-            file.writelines(json.dumps(row) + "\n" for row in future.result())
+            file.write(json.dumps(future.result()) + "\n")
             file.flush()
-    write_tables(drawn, list(read_lines(part)), options.out)
+    write_tables(drawn, [row for rows in read_lines(part) for row in rows], options.out)
     console.print(f"{len(drawn)} configs recorded in {options.out}")
 
 
@@ -105,14 +106,6 @@ def train(number: int, values: Row) -> list[Row]:
             | {"size": trainer.stack.quantizers[0].size, "diverged": bool(report["diverged"])}
         )
     return rows
-
-
-def read_lines(path: Path) -> list[Row]:
-    """Every whole line."""
-    if not path.exists():
-        return []
-    text = path.read_text(encoding="utf-8")
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
 
 def write_tables(drawn: list[tuple[Row, Row]], rows: list[Row], out: Path) -> None:

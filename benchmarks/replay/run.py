@@ -27,9 +27,10 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from benchmarks.json_lines import read_lines
 from benchmarks.replay.adapters import quiet
 from benchmarks.replay.contenders import BY_NAME, CONTENDERS, Contender
-from benchmarks.replay.record import read_lines, recorded_space
+from benchmarks.replay.record import recorded_space
 from benchmarks.replay.report import summary
 from benchmarks.replay.simulator import Outcome, replay
 from benchmarks.replay.table import Table

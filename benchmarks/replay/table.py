@@ -20,12 +20,12 @@ import pandas as pd
 from sklearn.ensemble import RandomForestRegressor
 
 from analysis.front import Direction, hypervolume, nondominated
+from benchmarks.replay.record import METRICS
 from vqtune.space_nodes import Choice, Option, Parameter, RandomTrial
 from vqtune.spaces import Space
 
 OBJECTIVES = ("perplexity", "recon_loss")
 DIRECTIONS: tuple[Direction, Direction] = ("max", "min")
-METRICS = ("recon_loss", "perplexity", "usage", "active_codes", "codes_in_use", "bits_per_frame")
 # What every front is measured from: one code, and the baseline's recon_loss (0.23697) rounded up.
 REFERENCE = (1.0, 0.24)
 BASELINE = 0
