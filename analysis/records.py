@@ -16,28 +16,11 @@ import yaml
 
 from analysis.errors import RunError
 from analysis.flatten import parameters
+from analysis.reported import REPORTED
 from analysis.trial_folder import Trial, read_trial
 
 # Columns that `reports` and `trials` have in every run, also in one without a report.
-METRICS = (
-    "samples",
-    "perplexity",
-    "perplexity_plugin",
-    "active_codes",
-    "hit_codes",
-    "usage",
-    "codes",
-    "codes_in_use",
-    "bits_per_frame",
-    "bits_per_frame_nominal",
-    "recon_loss",
-    "recon_loss_unquantized",
-    "recon_loss_shuffled",
-    "seconds",
-    "cpu_seconds",
-    "gpu_seconds",
-    "training_iteration",
-)
+METRICS = ("samples", *REPORTED, "training_iteration")
 
 _RUNS_SHOWN = 10
 

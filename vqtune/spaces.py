@@ -17,11 +17,11 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from analysis.constraint import Constraint
+from analysis.reported import REPORTED
 from trainables.config import TrialConfig
 from trainables.config_block import Block
 from trainables.config_error import describe
 from trainables.errors import InputError
-from trainables.reported import REPORTED
 from trainables.yaml_file import read_mapping
 from vqtune import space_nodes as nodes
 from vqtune.space_check import check_configs, check_shared

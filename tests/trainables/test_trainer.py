@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 import trainables
+from analysis.reported import REPORTED
 from tests.trainables.conftest import MIXES, make_config, make_dataset
 from trainables.checkpoint import read_tensors, write_tensors
 from trainables.config import TrialConfig
 from trainables.data import Dataset
 from trainables.errors import InputError
-from trainables.reported import REPORTED
 from trainables.trainer import CHECKPOINT, Trainer, weights_of
 
 CPU = torch.device("cpu")
@@ -237,7 +237,6 @@ from pathlib import Path
 import torch
 from trainables.config import TrialConfig
 from trainables.stack import Stack
-from trainables.reported import REPORTED
 from trainables.trainer import CHECKPOINT, Trainer
 
 moment, count = sys.argv[1], int(sys.argv[2])

@@ -1,6 +1,6 @@
-"""The names that a search can go by: what every report of a trial has.
+"""The metrics that every report of a trial has: what a search can go by, and records hold.
 
-Apart from `metrics`, so that a space can be read without NumPy.
+A file of its own, so that a space can be read without pandas.
 """
 
 from __future__ import annotations
