@@ -444,6 +444,7 @@ def rank(number: int, port: int, folder: str) -> None:
         assert_same(resumed.state_dict(), results[name])
     results["wrapped"] = wrapped(number)
     torch.save(results, f"{folder}/{number}.pt")
+    torch.distributed.barrier()  # neither ends while the other still waits for it
     torch.distributed.destroy_process_group()
 
 
