@@ -25,7 +25,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from analysis.front import front_table
+from analysis.ranking import front_table
 from analysis.records import read_run
 from benchmarks.collapse_rows import ALONE, BY_HAND, LAYOUTS, RECIPE, Row
 from benchmarks.json_lines import read_lines

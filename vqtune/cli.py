@@ -183,7 +183,7 @@ def spaces(space: str | None, draw: int | None) -> None:
 @click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table")
 def front(run: str, top: int | None, form: str) -> None:
     """Show the non-dominated trials of RUN, with the baseline beside them."""
-    from analysis.front import top_table  # noqa: PLC0415
+    from analysis.ranking import top_table  # noqa: PLC0415
     from analysis.records import find_run, read_run  # noqa: PLC0415
     from analysis.table import to_csv, to_json  # noqa: PLC0415
     from vqtune.printed import make_console, print_front  # noqa: PLC0415
@@ -317,7 +317,7 @@ def _read(run: Path) -> Records:
 
 
 def _best_id(records: Records) -> str:
-    from analysis.front import best  # noqa: PLC0415
+    from analysis.ranking import best  # noqa: PLC0415
 
     return str(best(records, 1)["trial_id"].iloc[0])
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis.front import best
+from analysis.ranking import best
 from analysis.records import Records
 from trainables.checkpoint import read_tensors, write_tensors
 from trainables.config import TrialConfig

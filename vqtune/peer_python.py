@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
-from analysis.front import best
+from analysis.ranking import best
 from analysis.records import Records
 from trainables.config import TrialConfig
 from trainables.errors import InputError

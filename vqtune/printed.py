@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from analysis.ablation import ablation_rows, ablation_table, headlines, notes
-from analysis.front import top_table
+from analysis.ranking import top_table
 from analysis.records import Records
 from analysis.table import front_rows
 

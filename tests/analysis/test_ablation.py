@@ -11,7 +11,7 @@ from run_folder import RunFolder
 
 from analysis.ablation import COLUMNS, ablation_rows, ablation_table, headlines, notes
 from analysis.errors import RunError
-from analysis.front import front_table
+from analysis.ranking import front_table
 from analysis.records import Records, read_run
 
 

@@ -11,17 +11,14 @@ from hypothesis import strategies as st
 from run_folder import RunFolder
 
 from analysis.front import (
-    COLUMNS,
     Direction,
     Objective,
-    best,
-    front_table,
     hypervolume,
     nondominated,
     objectives,
     pareto_ranks,
-    top_table,
 )
+from analysis.ranking import COLUMNS, best, front_table, top_table
 from analysis.records import Records, read_run
 
 # Few distinct values, so that ties and duplicates are common.

@@ -12,7 +12,7 @@ import pytest
 from run_folder import RunFolder
 
 from analysis.errors import RunError
-from analysis.front import front_table
+from analysis.ranking import front_table
 from analysis.records import METRICS, find_run, read_run, read_spec
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from run_folder import CONFIG, RunFolder
 
-from analysis.front import COLUMNS, front_table
+from analysis.ranking import COLUMNS, front_table
 from analysis.records import read_run
 from analysis.table import HEADERS, front_rows, to_csv, to_json
 

@@ -21,7 +21,7 @@ from click.testing import CliRunner
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from analysis.front import best, front_table
+from analysis.ranking import best, front_table
 from tests.vqtune.conftest import MODELS, VQTUNE, Mixed, Searched, vqtune
 from trainables.config import TrialConfig
 from trainables.trainer import Trainer

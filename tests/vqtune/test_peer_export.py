@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from analysis.front import best
+from analysis.ranking import best
 from tests.vqtune.conftest import Searched
 from tests.vqtune.peers import DIM, SIZE, Peer, make_config
 from trainables import config_codebook as blocks
