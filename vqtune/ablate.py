@@ -12,8 +12,8 @@ from analysis.ablation import ablation_table
 from analysis.records import read_run
 from trainables.config import TrialConfig
 from trainables.errors import InputError
-from vqtune.ablation import PlannedTrial, plain, planned_trials, variants
-from vqtune.cluster import Resources
+from vqtune.ablation import plain, planned_trials, variants
+from vqtune.planned import left, train_left
 from vqtune.run_folder import RunFolder, read_spec, write_text
 from vqtune.session import Outcome, RunRequest, begun, check_same, opened
 from vqtune.train import adapted
@@ -60,7 +60,7 @@ def ablate(request: Request, console: Console) -> Outcome:
     with opened(request, f"ablate-{request.config.stem}") as run:
         if request.resume:
             _check_same(asked, run)
-            if not _left(trials, run):
+            if not left(trials, run):
                 console.print(
                     f"{run.path.name} is finished: nothing is left to do", highlight=False
                 )
@@ -73,8 +73,8 @@ def ablate(request: Request, console: Console) -> Outcome:
                 f"{run.path.name}: {configs} configs with {len(seeds)} seeds, {len(trials)} trials",
                 highlight=False,
             )
-            _train(trials, run, taken, console)
-        return Outcome(run, finished=False) if _left(trials, run) else _ended(run)
+            train_left(trials, run, run.path.name, taken, console)
+        return Outcome(run, finished=False) if left(trials, run) else _ended(run)
 
 
 def _check_same(asked: dict[str, Any], run: RunFolder) -> None:
@@ -85,38 +85,6 @@ def _check_same(asked: dict[str, Any], run: RunFolder) -> None:
         )
     for part, mine in asked.items():
         check_same(mine, theirs.get(part), part, run, "config")
-
-
-def _left(trials: list[PlannedTrial], run: RunFolder) -> list[PlannedTrial]:
-    from vqtune.resume import ended_trials  # noqa: PLC0415
-
-    ended = ended_trials(read_run(run.path))
-    return [trial for trial in trials if trial.trial_id not in ended]
-
-
-def _train(trials: list[PlannedTrial], run: RunFolder, taken: Resources, console: Console) -> None:
-    from trainables.tune_trainable import TuneConfig  # noqa: PLC0415
-    from vqtune.fixed_list import FixedList  # noqa: PLC0415
-    from vqtune.progress import LiveTable  # noqa: PLC0415
-    from vqtune.resume import ended_trials  # noqa: PLC0415
-    from vqtune.tuning import run_trials  # noqa: PLC0415
-
-    proposed = [
-        TuneConfig(
-            trial_id=trial.trial_id,
-            role=trial.role,
-            trial=trial.config.to_dict(),
-            folder=str(run.trial(trial.trial_id)),
-            threads=taken.threads,
-            gpus=taken.gpus,
-        )
-        for trial in _left(trials, run)
-    ]
-    baseline = next(trial.trial_id for trial in trials if trial.role == "baseline")
-    samples = trials[0].config.training.samples
-    table = LiveTable(console, run.path.name, len(trials), samples, baseline)
-    past = list(ended_trials(read_run(run.path)).values())
-    run_trials(run, taken, table, FixedList(proposed), past)
 
 
 def _ended(run: RunFolder) -> Outcome:

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from trainables.config import TrialConfig
 from trainables.errors import InputError
+from vqtune.planned import PlannedTrial
 
 Kind = Literal["config", "without", "baseline", "only"]
 Values = dict[str, Any]
@@ -47,14 +48,6 @@ class Variant:
     technique: str
     config: TrialConfig
     trials: str
-
-
-class PlannedTrial(NamedTuple):
-    """A variant with one of the seeds."""
-
-    trial_id: str
-    role: str
-    config: TrialConfig
 
 
 def plain(config: TrialConfig) -> TrialConfig:
