@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from vqtune import __version__
-from vqtune.run_options import FOLDER, run_options
+from vqtune.run_options import FOLDER, cluster_options, run_options
 from vqtune.trial_count import TrialCount
 
 if TYPE_CHECKING:
@@ -150,6 +150,45 @@ def ablate(**options: Any) -> None:
     records = _read(run)
     print_ablation(records, console)
     _end_without_trials(records)
+    click.echo(f"Records: {_shown(run)}   Table: {_shown(run / TABLE)}")
+
+
+@main.command()
+@click.argument("run")
+@click.option(
+    "--top",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    help="How many of the front, the best first.",
+)
+@click.option(
+    "--seeds",
+    type=click.IntRange(1, 1000),
+    default=3,
+    show_default=True,
+    help="Train each with so many new seeds.",
+)
+@cluster_options
+def confirm(**options: Any) -> None:
+    """Train the best of RUN and its baseline again, with new seeds.
+
+    A trial that was chosen for its values was lucky as well as good: this shows how much of them
+    stays. Run again, it goes on with what is missing; more --top or --seeds are added.
+    """
+    from vqtune.confirm import TABLE, Request  # noqa: PLC0415
+    from vqtune.confirm import confirm as run_confirmation  # noqa: PLC0415
+    from vqtune.printed import make_console, print_confirmation  # noqa: PLC0415
+
+    console = make_console()
+    outcome = run_confirmation(Request(**options), console)
+    run = outcome.run.path
+    if not outcome.finished:
+        line = shlex.join(sys.argv[1:])
+        click.echo(f"Interrupted; everything is saved. Go on with: {_command()} {line}")
+        sys.exit(INTERRUPTED)
+    print_confirmation(_read(run.parent), console)
+    _end_without_trials(_read(run))
     click.echo(f"Records: {_shown(run)}   Table: {_shown(run / TABLE)}")
 
 

@@ -14,6 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 from analysis.ablation import ablation_rows, ablation_table, headlines, notes
+from analysis.confirmed import FOLDER, confirmed, read_confirmation
+from analysis.confirmed_text import confirmed_rows, left_out, sentences
+from analysis.front import objectives
 from analysis.ranking import top_table
 from analysis.records import Records
 from analysis.table import front_rows
@@ -54,6 +57,18 @@ def print_ablation(records: Records, console: Console) -> None:
         console.print(line, highlight=False)
 
 
+def print_confirmation(search: Records, console: Console) -> None:
+    """What the confirmation of a search has shown, beside what the search did."""
+    found, table = read_confirmation(search), confirmed(search)
+    if found is None or table is None:
+        return
+    _print_states(found.records, console, f"{search.run.resolve().name}/{FOLDER}")
+    goals = objectives(search.spec)
+    print_rows(*confirmed_rows(table, goals), console)
+    for line in [*left_out(found), *sentences(table, goals)]:
+        console.print(line, highlight=False)
+
+
 def print_front(records: Records, top: int | None, console: Console) -> None:
     """The front of a run, or its best `top` trials, with the baseline beside them."""
     _print_states(records, console)
@@ -64,12 +79,12 @@ def print_front(records: Records, top: int | None, console: Console) -> None:
     print_rows(*front_rows(table), console)
 
 
-def _print_states(records: Records, console: Console) -> None:
+def _print_states(records: Records, console: Console, name: str | None = None) -> None:
     for message in records.skipped:
         console.print(f"Note: {message}", style="yellow", markup=False, highlight=False)
     counts = Counter(records.trials["state"])
     states = ", ".join(f"{n} {state}" for state, n in counts.most_common())
-    console.print(f"{records.run.name}: {states or 'no trials yet'}", highlight=False)
+    console.print(f"{name or records.run.name}: {states or 'no trials yet'}", highlight=False)
 
 
 def print_rows(headers: Sequence[str], rows: Iterable[Sequence[str]], console: Console) -> None:

@@ -33,13 +33,13 @@ class RunFolder:
         self.tune = path / ".tune"
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep other searches out of this run; raises InputError where one is at work."""
+    def locked(self, other: str = "another search") -> Iterator[None]:
+        """Keep others out of this run; raises InputError where `other` is at work in it."""
         lock = FileLock(self.path / ".lock", timeout=0)
         try:
             lock.acquire()
         except Timeout:
-            raise InputError("another search is at work in this run", str(self.path)) from None
+            raise InputError(f"{other} is at work in this run", str(self.path)) from None
         try:
             yield
         finally:

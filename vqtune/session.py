@@ -41,8 +41,10 @@ class Outcome:
 
 
 @contextmanager
-def opened(request: RunRequest, stem: str) -> Iterator[RunFolder]:
+def opened(request: RunRequest, stem: str, other: str = "another search") -> Iterator[RunFolder]:
     """The run's folder, for this session alone; its name is by default `stem` and the time.
+
+    `other` is what an error calls a session that is at work in it.
 
     Raises:
         InputError: a run that cannot be made, or cannot be gone on with.
@@ -57,11 +59,11 @@ def opened(request: RunRequest, stem: str) -> Iterator[RunFolder]:
         name = f"{stem}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
     if request.resume:
         run = existing_run(storage, name)
-        with run.locked():
+        with run.locked(other):
             yield run
         return
     run = new_run(storage, name)
-    with run.locked():
+    with run.locked(other):
         try:
             yield run
         except BaseException:

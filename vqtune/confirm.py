@@ -1,0 +1,174 @@
+"""`vqtune confirm`: the best trials of a search and its baseline, trained again with new seeds.
+
+Into RUN/confirm, a run of its own. Asked again, it goes on with what is missing; more finalists
+or seeds are added, and nothing that is there is trained again or left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from analysis.confirmed import FOLDER, Confirmation, confirmed, read_confirmation
+from analysis.ranking import best
+from analysis.records import Records, find_run, read_run
+from trainables.config import TrialConfig
+from trainables.errors import InputError
+from vqtune.planned import PlannedTrial, left, train_left
+from vqtune.run_folder import RunFolder, read_spec, write_text, write_yaml
+from vqtune.session import Outcome, RunRequest, begun, opened
+
+TABLE = "confirmed.csv"
+
+_MOST = 2**31
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `vqtune confirm` was asked for; None where a flag was not given."""
+
+    run: str
+    top: int = 5
+    seeds: int = 3
+    address: str | None = None
+    gpus_per_trial: float | None = None
+    cpus_per_trial: float | None = None
+
+
+def confirm(request: Request, console: Console) -> Outcome:
+    """Train what is missing of a confirmation; returns when it is finished or interrupted.
+
+    The table of a finished one is in RUN/confirm/confirmed.csv.
+
+    Raises:
+        InputError: a search that is at work or has nothing to confirm, before anything is trained.
+    """
+    search = _ended_search(find_run(request.run))
+    there = RunFolder(search.run / FOLDER)
+    asked = _run_request(request, search, there)
+    with opened(asked, FOLDER, "another confirmation") as run:
+        finalists, seeds = _asked(request, search, read_confirmation(search))
+        trials = _planned(search, finalists, seeds)
+        name = f"{search.run.resolve().name}/{FOLDER}"
+        if asked.resume and not left(trials, run):
+            console.print(f"{name} is finished: nothing is left to do", highlight=False)
+            return _ended(search, run)
+        block = {
+            "run": search.run.resolve().name,
+            "finalists": finalists,
+            "seeds": seeds,
+        }
+        spec = {"objectives": search.spec["objectives"], "confirm": block}
+        first = trials[0].config
+        with begun(asked, run, first, len(trials), spec, console) as taken:
+            _record(run, len(trials), block)
+            console.print(
+                f"{name}: {len(finalists)} configs with {len(seeds)} seeds, {len(trials)} trials",
+                highlight=False,
+            )
+            train_left(trials, run, name, taken, console)
+        return Outcome(run, finished=False) if left(trials, run) else _ended(search, run)
+
+
+def _ended_search(path: Path) -> Records:
+    """A search that is not at work, and has something to confirm."""
+    with RunFolder(path).locked("a search"):
+        search = read_run(path)
+    other = next((kind for kind in ("ablation", "confirm") if kind in search.spec), None)
+    if other is not None:
+        found = {"ablation": "an ablation", "confirm": "a confirmation"}[other]
+        raise InputError(f"is {found}, allowed: the run of a search", str(path))
+    if not (search.trials["state"] == "complete").any():
+        raise InputError(
+            "no trial has reached its full budget, so there is nothing to confirm", str(path)
+        )
+    return search
+
+
+def _run_request(request: Request, search: Records, there: RunFolder) -> RunRequest:
+    """Where the confirmation stands; its trials take what those of the search took."""
+    begun_before = there.spec.exists()
+    if not begun_before and there.trials.is_dir() and any(there.trials.iterdir()):
+        raise InputError("holds trials but no spec.yaml; allowed: move it away", str(there.path))
+    took = search.spec.get("resources")
+    share: dict[str, Any] = took if isinstance(took, dict) and not begun_before else {}
+
+    def or_then(flag: float | None, name: str) -> float | None:
+        then = share.get(name)
+        return flag if flag is not None or not isinstance(then, (int, float)) else float(then)
+
+    return RunRequest(
+        name=FOLDER,
+        storage=search.run,
+        address=request.address,
+        gpus_per_trial=or_then(request.gpus_per_trial, "gpus"),
+        cpus_per_trial=or_then(request.cpus_per_trial, "cpus"),
+        resume=begun_before,
+    )
+
+
+def _asked(
+    request: Request, search: Records, before: Confirmation | None
+) -> tuple[list[str], list[int]]:
+    """Finalists, the baseline last, and seeds: those of before and what is asked for now."""
+    roles = dict(zip(search.trials["trial_id"], search.trials["role"], strict=True))
+    chosen = [str(trial) for trial in best(search, request.top + 1)["trial_id"]]
+    chosen = [trial for trial in chosen if roles[trial] != "baseline"][: request.top]
+    then = [trial for trial in before.finalists if roles.get(trial) != "baseline"] if before else []
+    gone = [trial for trial in then if trial not in search.configs]
+    if gone:
+        raise InputError(
+            f"{gone[0]} was confirmed, but is no trial of the search any more; allowed: bring it "
+            f"back, or move {FOLDER} away",
+            str(search.run),
+        )
+    baseline = [trial for trial, role in roles.items() if role == "baseline"][:1]
+    finalists = [*dict.fromkeys([*chosen, *then]), *baseline]
+    seeds = list(before.seeds) if before else []
+    return finalists, [*seeds, *_new_seeds(search, seeds, request.seeds - len(seeds))]
+
+
+def _new_seeds(search: Records, taken: Sequence[int], count: int) -> list[int]:
+    """Seeds that no trial of the search had, upward from the search's own."""
+    used = {config.get("seed") for config in search.configs.values()} | set(taken)
+    first = search.spec.get("seed", 0)
+    found: list[int] = []
+    seed = first if type(first) is int else 0
+    while len(found) < count:
+        seed = (seed + 1) % _MOST
+        if seed not in used:
+            found.append(seed)
+    return found
+
+
+def _planned(search: Records, finalists: list[str], seeds: list[int]) -> list[PlannedTrial]:
+    """Each config with each seed; all with the first seed come first."""
+    roles = dict(zip(search.trials["trial_id"], search.trials["role"], strict=True))
+    return [
+        PlannedTrial(
+            f"{trial}-s{seed}",
+            # A run has one baseline, which `vqtune front` sets its trials against.
+            "baseline" if roles[trial] == "baseline" and seed == seeds[0] else "confirm",
+            TrialConfig.from_dict({**search.configs[trial], "seed": seed}, trial),
+        )
+        for seed in seeds
+        for trial in finalists
+    ]
+
+
+def _record(run: RunFolder, trials: int, block: dict[str, Any]) -> None:
+    spec = read_spec(run)
+    new = {**spec, "trials": trials, "confirm": block}
+    if new != spec:
+        write_yaml(run.spec, new)
+
+
+def _ended(search: Records, run: RunFolder) -> Outcome:
+    table = confirmed(search)
+    assert table is not None
+    write_text(run.path / TABLE, table.to_csv(index=False, lineterminator="\n"))
+    return Outcome(run, finished=True)
