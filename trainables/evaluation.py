@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from trainables.codebooks import Quantizer
-from trainables.codebooks.technique import flatten_codes
+from trainables.codebooks.technique import Look, flatten_codes
 from trainables.config import TrialConfig
 from trainables.data import Dataset
 from trainables.feed import Feed
@@ -65,24 +67,12 @@ class Evaluator:
             name: torch.zeros(lanes, device=stack.device, dtype=torch.float64)
             for name in ("recon_loss", "recon_loss_unquantized", "recon_loss_shuffled")
         }
-        counts = [
-            torch.zeros(lanes * q.streams * q.size, device=stack.device, dtype=torch.float64)
-            for q in stack.quantizers
-        ]
-        left, elements = list(self.latents), 0
-        places = self.feed.places(self.first)
-        for start in range(0, len(self.first), _BATCH):
-            one = self.feed.batch(places[start : start + _BATCH])
-            x = one.unsqueeze(0).expand(lanes, *one.shape)
-            elements += one.numel()
+        tally, elements = _Tally(self), 0
+        for start, x in self._batches(self.first):
+            elements += x[0].numel()
             codes: list[Tensor] = []
-            through = _Lookup(codes)
-            z_q = stack.encode(x, through)
-            for place, quantizer in enumerate(stack.quantizers):
-                counted = codes[place][..., : left[place]]
-                left[place] -= counted.shape[-1]
-                flat = flatten_codes(counted.flatten(0, 1), quantizer.size)
-                counts[place].index_add_(0, flat, torch.ones_like(flat, dtype=torch.float64))
+            z_q = stack.encode(x, _Lookup(codes))
+            tally.add(codes)
             shuffled = [
                 from_latents(q.embed(_shuffled(c, start)), z)
                 for q, c, z in zip(stack.quantizers, codes, z_q, strict=True)
@@ -91,29 +81,102 @@ class Evaluator:
             for name, latents in zip(totals, (z_q, floor, shuffled), strict=True):
                 error = (stack.decode(latents) - x).double().square()
                 totals[name] += error.flatten(1).sum(1)
-        return self._metrics(counts, {k: (v / elements).tolist() for k, v in totals.items()})
+        losses = {name: (total / elements).tolist() for name, total in totals.items()}
+        histograms = tally.histograms()
+        return self._metrics(histograms, losses), histograms
+
+    @torch.no_grad()
+    def counts(self) -> list[np.ndarray]:
+        """The counts [L, K] of each stream alone: those of `evaluate`, without decoding."""
+        self.stack.model.train(False)
+        tally = _Tally(self)
+        for _, x in self._batches(self.first):
+            codes: list[Tensor] = []
+            self.stack.encode(x, _Lookup(codes))
+            tally.add(codes)
+        return tally.histograms()
+
+    @torch.no_grad()
+    def reconstruct(self, first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Held-out examples as they are normalised [n, C, ...], and what becomes of them.
+
+        Args:
+            first: first frame of each clip, or the item: int64 [n].
+
+        Returns:
+            The examples, and their reconstructions by each lane [L, n, C, ...].
+        """
+        self.stack.model.train(False)
+        inputs, outputs = [], []
+        for _, x in self._batches(first):
+            inputs.append(x[0].cpu().numpy())
+            outputs.append(self.stack.decode(self.stack.encode(x, _Lookup([]))).cpu().numpy())
+        return np.concatenate(inputs), np.concatenate(outputs, axis=1)
+
+    @torch.no_grad()
+    def looks(self, first: np.ndarray) -> Look:
+        """What the first quantizer's lookup of held-out examples compares; groups are lanes.
+
+        Args:
+            first: as for `reconstruct`.
+        """
+        self.stack.model.train(False)
+        found: list[Look] = []
+        for _, x in self._batches(first):
+            self.stack.encode(x, _FirstLook(self.stack.quantizers[0], found))
+        return replace(found[0], z_e=torch.cat([look.z_e for look in found], dim=1))
+
+    def _batches(self, first: np.ndarray) -> Iterator[tuple[int, Tensor]]:
+        """The number of the first example of each batch, and the batch for all lanes."""
+        places, lanes = self.feed.places(first), len(self.stack.trials)
+        for start in range(0, len(first), _BATCH):
+            one = self.feed.batch(places[start : start + _BATCH])
+            yield start, one.unsqueeze(0).expand(lanes, *one.shape)
 
     def _metrics(
-        self, counts: list[Tensor], losses: dict[str, list[float]]
-    ) -> tuple[list[dict[str, float]], list[np.ndarray]]:
-        histograms: list[np.ndarray] = []
+        self, histograms: list[np.ndarray], losses: dict[str, list[float]]
+    ) -> list[dict[str, float]]:
         in_use: list[list[int]] = []
         rates: list[float] = []
-        for quantizer, flat, latents in zip(
-            self.stack.quantizers, counts, self.per_example, strict=True
-        ):
-            shape = (len(self.stack.trials), quantizer.streams, quantizer.size)
-            histograms += list(flat.view(shape).cpu().numpy().swapaxes(0, 1))
+        for quantizer, latents in zip(self.stack.quantizers, self.per_example, strict=True):
             in_use += [codes.tolist() for codes in quantizer.in_use]
             rates += [latents / self.frames] * quantizer.streams
-        metrics = [
+        return [
             codebook_metrics(
                 [histogram[lane] for histogram in histograms], [n[lane] for n in in_use], rates
             )
             | {name: values[lane] for name, values in losses.items()}
             for lane in range(len(self.stack.trials))
         ]
-        return metrics, histograms
+
+
+class _Tally:
+    """Counts codes, of each level as many latents as the evaluation asks for."""
+
+    def __init__(self, evaluator: Evaluator) -> None:
+        stack = evaluator.stack
+        self.quantizers, self.left = stack.quantizers, list(evaluator.latents)
+        self.lanes = len(stack.trials)
+        self.counts = [
+            torch.zeros(self.lanes * q.streams * q.size, device=stack.device, dtype=torch.float64)
+            for q in stack.quantizers
+        ]
+
+    def add(self, codes: list[Tensor]) -> None:
+        """Count a batch's codes of each level [L, S, N]."""
+        for place, quantizer in enumerate(self.quantizers):
+            counted = codes[place][..., : self.left[place]]
+            self.left[place] -= counted.shape[-1]
+            flat = flatten_codes(counted.flatten(0, 1), quantizer.size)
+            self.counts[place].index_add_(0, flat, torch.ones_like(flat, dtype=torch.float64))
+
+    def histograms(self) -> list[np.ndarray]:
+        """Counts [L, K] of each stream; waits for the device."""
+        found: list[np.ndarray] = []
+        for quantizer, flat in zip(self.quantizers, self.counts, strict=True):
+            shape = (self.lanes, quantizer.streams, quantizer.size)
+            found += list(flat.view(shape).cpu().numpy().swapaxes(0, 1))
+        return found
 
 
 class _Lookup:
@@ -125,6 +188,18 @@ class _Lookup:
     def __call__(self, quantizer: Quantizer, z: Tensor) -> Tensor:
         self.codes.append(quantizer.look_up(z))
         return quantizer.embed(self.codes[-1])
+
+
+class _FirstLook:
+    """Quantizes likewise, and keeps what the first quantizer compares."""
+
+    def __init__(self, first: Quantizer, found: list[Look]) -> None:
+        self.first, self.found = first, found
+
+    def __call__(self, quantizer: Quantizer, z: Tensor) -> Tensor:
+        if quantizer is self.first:
+            self.found.append(quantizer.look(z))
+        return quantizer.embed(quantizer.look_up(z))
 
 
 def _shuffled(codes: Tensor, seed: int) -> Tensor:

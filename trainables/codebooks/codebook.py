@@ -144,12 +144,16 @@ class Codebook:
         """Latents [L, N, d] as they are quantized."""
         return functools.reduce(lambda z, t: t.prepare(self.state, z), self._prepares, z_e)
 
+    def look(self, z_e: Tensor, mask: Tensor | None = None) -> Look:
+        """What a lookup of prepared latents [L, N, d] compares."""
+        codebook = self.view(self.state["codebook"].detach())
+        return Look(self.view(z_e), codebook, self.usable, mask)
+
     def look_up(
         self, z_e: Tensor, clock: Clock | None = None, mask: Tensor | None = None
     ) -> Tensor:
         """Codes int64 [L, N] of prepared latents [L, N, d]; drawn at random only with a clock."""
-        codebook = self.view(self.state["codebook"].detach())
-        look = Look(self.view(z_e), codebook, self.usable, mask)
+        look = self.look(z_e, mask)
         for technique in self._chooses:
             settings = self.settings[technique.name]
             codes = technique.choose(self.state, look, clock, settings)

@@ -22,7 +22,7 @@ from trainables.codebooks.groups import join_groups, split_groups
 from trainables.codebooks.layer_norm import LayerNorm
 from trainables.codebooks.projection import Projection
 from trainables.codebooks.residual import Dropout, quantize_chain
-from trainables.codebooks.technique import Clock, State, Step
+from trainables.codebooks.technique import Clock, Look, State, Step
 from trainables.codebooks.transform import Transform
 from trainables.config_block import Block
 from trainables.config_codebook import BatchNorm as BatchNormConfig
@@ -162,6 +162,13 @@ class Quantizer:
             if self.levels > 1:
                 rest = rest - book.embed(book.look_up(rest))
         self._close_dims()
+
+    @torch.no_grad()
+    def look(self, z_e: Tensor) -> Look:
+        """What the first level's lookup of latents [L, N, d] compares; its groups are lanes."""
+        z, _ = self._enter(z_e, None, fit=False)
+        book = self.codebooks[0]
+        return book.look(book.prepare(split_groups(z, self.groups)))
 
     @torch.no_grad()
     def look_up(self, z_e: Tensor) -> Tensor:
