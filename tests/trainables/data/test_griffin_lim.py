@@ -30,7 +30,7 @@ def speech(rate: int) -> np.ndarray:
 @pytest.mark.parametrize("rate", [8_000, 16_000, 44_100])
 @pytest.mark.parametrize("sound", [sines, speech])
 def test_the_frames_of_the_waveform_are_the_frames_that_went_in(sound, rate: int) -> None:
-    """Within 0.3 in the logarithm of the power on the mean, 1.3 dB, where they vary by ten times that."""
+    """Within 1.3 dB on the mean, 0.3 in the natural logarithm; they vary by ten times that."""
     settings = plan(LogMel(), rate)
     given = log_mel(sound(rate), settings)
     waveform = waveform_of(given, settings)
