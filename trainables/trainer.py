@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from trainables.checkpoint import read_tensors, write_tensors
+from trainables.codebooks.exported import exported_name
 from trainables.config import TrialConfig
 from trainables.data import Dataset, load_dataset
 from trainables.denormals import flushed_denormals
@@ -169,11 +170,10 @@ class Trainer:
 
 def weights_of(checkpoint: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Encoder, decoder and codebook from a checkpoint's tensors, for use elsewhere."""
-    prefix, codes = "model.", "codebook"
+    prefix = "model."
     kept = {k.removeprefix(prefix): v for k, v in checkpoint.items() if k.startswith(prefix)}
     for name, value in checkpoint.items():
-        if name.startswith(f"{codes}.") and name.endswith(f".{codes}"):
-            kept[name.removesuffix(f".{codes}")] = value
-        elif name.startswith(f"{codes}.") and ("project_" in name or ".norm_" in name):
-            kept[name] = value
+        own = exported_name(name) if name.startswith("codebook.") else None
+        if own is not None:
+            kept[own] = value
     return kept

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from trainables import noise
+from trainables.codebooks.exported import trained_state
 from trainables.codebooks.layout import MASKED, Layout
 from trainables.codebooks.quantizer import Quantized, Quantizer
 from trainables.codebooks.sync import ALONE, Sync, default_sync
@@ -215,6 +216,28 @@ class VectorQuantizer(nn.Module):
             self._agree()
             self._quantizer.seed(pool)
         self._take(self._quantizer.all_state())
+
+    @torch.no_grad()
+    def load_exported(self, weights: Mapping[str, Tensor], level: str = "") -> None:
+        """Take over the codebook of an exported trial of this config, grown as at its end.
+
+        Statistics of its training (EMA sums and counts, ages of codes) begin anew at these codes.
+
+        Args:
+            weights: the tensors of the export's safetensors file.
+            level: `top` or `bottom` in a hierarchy, else empty.
+
+        Raises:
+            InputError: a tensor that is missing, or of another shape.
+        """
+        self.flush()
+        for name, value in trained_state(self._quantizer.all_state(), weights, level).items():
+            getattr(self.state, self._names[name]).copy_(value)
+        for book in self._quantizer.codebooks:
+            book.set_all()
+        self._take(self._quantizer.all_state())
+        self._samples = self.settings.samples
+        self.samples_drawn = torch.full_like(self.samples_drawn, self._samples)
 
     @torch.no_grad()
     def flush(self) -> None:
