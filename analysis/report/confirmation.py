@@ -1,0 +1,162 @@
+"""The confirmed front beside the searched one: what new seeds leave of the winner's lead."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from analysis.findings import Findings
+from analysis.flatten import row_dicts
+from analysis.report.axes import Axis, make_axis
+from analysis.report.numbers import ABSENT, is_number, metric, number, spread
+from analysis.report.why import signed
+
+X, Y = "perplexity", "recon_loss"
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """One retrained trial: the row of the table.
+
+    `changes` are confirmed means less the searched values; `chance` is of being on the front.
+    """
+
+    trial_id: str
+    part: str
+    tag: str
+    seeds: str
+    searched: tuple[str, str]
+    confirmed: tuple[str, str]
+    changes: tuple[str, str]
+    chance: str
+    front: str
+    harmless: str
+    technique: str
+
+
+@dataclass(frozen=True)
+class Move:
+    """From the searched point to the confirmed one, in per cent, with the ends of its bars."""
+
+    part: str
+    tag: str
+    start: tuple[float, float]
+    end: tuple[float, float]
+    left: float
+    right: float
+    bottom: float
+    top: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """The table, the chart, and what both come to."""
+
+    finalists: tuple[Finalist, ...]
+    x: Axis
+    y: Axis
+    moves: tuple[Move, ...]
+    curse: str
+
+
+def confirmation(findings: Findings) -> Confirmation | None:
+    """Compare what was searched with what was confirmed; None where nothing was."""
+    if findings.confirmed is None or findings.confirmed.empty:
+        return None
+    rows = row_dicts(findings.confirmed)
+    x, y = (make_axis(name, _reach(rows, name), hint=hint) for name, hint in _AXES)
+    moves = [_move(findings, row, x, y) for row in rows]
+    return Confirmation(
+        finalists=tuple(_finalist(findings, row) for row in rows),
+        x=x,
+        y=y,
+        moves=tuple(move for move in moves if move is not None),
+        curse=_curse(rows),
+    )
+
+
+_AXES = ((X, "higher"), (Y, "lower"))
+
+
+def _reach(rows: list[dict[str, Any]], name: str) -> list[float]:
+    """All that an axis has to have room for."""
+    found = []
+    for row in rows:
+        mean, deviation = row[name], row[f"{name}_sd"]
+        found.append(row[f"{name}_searched"])
+        found += [mean - deviation, mean + deviation] if is_number(deviation) else [mean]
+    return [float(value) for value in found if is_number(value)]
+
+
+def _finalist(findings: Findings, row: Mapping[str, Any]) -> Finalist:
+    part = findings.cast.get(row["trial_id"])
+    done, asked = int(row["seeds_complete"]), int(row["seeds"])
+    return Finalist(
+        trial_id=str(row["trial_id"]),
+        part=part.name if part else "other",
+        tag=part.tag if part else "",
+        seeds=str(asked) if done == asked else f"{done} of {asked}",
+        searched=(metric(X, row[f"{X}_searched"]), metric(Y, row[f"{Y}_searched"])),
+        confirmed=(spread(X, row[X], row[f"{X}_sd"]), spread(Y, row[Y], row[f"{Y}_sd"])),
+        changes=(signed(X, _change(row, X)), signed(Y, _change(row, Y))),
+        chance=number(row["probability"], ".0%"),
+        front=f"{_yes(row['on_front_searched'])} → {_yes(row['on_front'])}",
+        harmless=_yes(row["harmless"]) if done else ABSENT,
+        technique=str(row["technique"]),
+    )
+
+
+def _yes(value: Any) -> str:
+    return "yes" if value is True or (is_number(value) and bool(value)) else "no"
+
+
+def _change(row: Mapping[str, Any], name: str) -> float:
+    return float(row[name]) - float(row[f"{name}_searched"])
+
+
+def _move(findings: Findings, row: Mapping[str, Any], x: Axis, y: Axis) -> Move | None:
+    needed = (row[X], row[Y], row[f"{X}_searched"], row[f"{Y}_searched"])
+    if not all(is_number(value) for value in needed):
+        return None
+    half_x, half_y = (row[f"{n}_sd"] if is_number(row[f"{n}_sd"]) else 0.0 for n in (X, Y))
+    part = findings.cast.get(row["trial_id"])
+    return Move(
+        part=part.name if part else "other",
+        tag=part.tag if part else "",
+        start=(x.place(row[f"{X}_searched"]), y.place(row[f"{Y}_searched"])),
+        end=(x.place(row[X]), y.place(row[Y])),
+        left=x.place(row[X] - half_x),
+        right=x.place(row[X] + half_x),
+        bottom=y.place(row[Y] - half_y),
+        top=y.place(row[Y] + half_y),
+        label=(
+            f"{row['trial_id']}: searched {metric(X, row[f'{X}_searched'])} and "
+            f"{metric(Y, row[f'{Y}_searched'])}, confirmed {spread(X, row[X], row[f'{X}_sd'])} and "
+            f"{spread(Y, row[Y], row[f'{Y}_sd'])}"
+        ),
+    )
+
+
+def _curse(rows: list[dict[str, Any]]) -> str:
+    """How much of what the search reported for its finalists new seeds do not give again."""
+    told = []
+    for name, _ in _AXES:
+        changes = [
+            _change(row, name) / row[f"{name}_searched"]
+            for row in rows
+            if row["role"] != "baseline"
+            and is_number(row[name])
+            and is_number(row[f"{name}_searched"])
+            and row[f"{name}_searched"]
+        ]
+        if changes:
+            mean = sum(changes) / len(changes)
+            told.append(f"{name} {'+' if mean > 0 else ''}{number(mean, '.1%')}")
+    if not told:
+        return "No finalist has been trained to its full budget with a new seed yet."
+    return (
+        "On average over the finalists the confirmed means differ from the searched values by "
+        f"{' and '.join(told)}: the search picks what was good by luck too."
+    )
