@@ -1,4 +1,4 @@
-"""The front as text: rows of a terminal table, CSV and JSON, made from `front.front_table`.
+"""The front as text: rows of a terminal table, CSV and JSON, made from `ranking.front_table`.
 
 `vqtune front` prints what these functions return.
 """
@@ -7,36 +7,36 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from analysis.flatten import parameters, row_dicts
 
-HEADERS = (
-    "trial",
-    "perplexity",
-    "× baseline",
-    "recon_loss",
-    "× baseline",
-    "no harm",
-    "active",
-    "usage",
-    "bits/frame",
-    "seconds",
-    "technique",
-)
-
 _ABSENT = "–"
 
 
-def front_rows(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+class _Column(NamedTuple):
+    header: str
+    cell: Callable[[Mapping[str, Any]], str]
+    wide: bool  # only where there is room
+
+
+def front_rows(
+    table: pd.DataFrame, objectives: Sequence[str] = (), wide: bool = True
+) -> tuple[list[str], list[list[str]]]:
     """Format headers and cells of the front for a terminal, one row for each row of `table`.
 
-    A value that is not known is a dash.
+    The last two columns are text of any length. A value that is not known is a dash. The metrics
+    in `objectives` are shown if they are not anyway. The table is about 100 columns and the text
+    if `wide`, else about 50; `to_csv` and `to_json` leave nothing out.
     """
-    return list(HEADERS), [_cells(row) for row in row_dicts(table)]
+    first = [column for column in _NUMBERS if wide or not column.wide]
+    shown = {column.header for column in first}
+    more = [_metric(name, ".4g") for name in objectives if name not in shown]
+    columns = [*first, *more, *_TEXTS]
+    return [c.header for c in columns], [[c.cell(r) for c in columns] for r in row_dicts(table)]
 
 
 def to_csv(table: pd.DataFrame) -> str:
@@ -50,28 +50,37 @@ def to_json(table: pd.DataFrame) -> str:
     return json.dumps(_finite(row_dicts(table)), indent=2, ensure_ascii=False, allow_nan=False)
 
 
-def _cells(row: Mapping[str, Any]) -> list[str]:
+def _metric(name: str, form: str, header: str | None = None, wide: bool = False) -> _Column:
+    def cell(row: Mapping[str, Any]) -> str:
+        return format(row[name], form) if math.isfinite(row[name]) else _ABSENT
+
+    return _Column(header or name, cell, wide)
+
+
+def _no_harm(row: Mapping[str, Any]) -> str:
+    return _ABSENT if math.isnan(row["recon_loss_x"]) else "yes" if row["harmless"] else "no"
+
+
+def _technique(row: Mapping[str, Any]) -> str:
     if row["role"] == "baseline":
-        technique = "baseline" if row["on_front"] else "baseline (not on the front)"
-    else:
-        technique = row["technique"]
-    return [
-        row["trial_id"],
-        _number(row["perplexity"], ".1f"),
-        _number(row["perplexity_x"], ".2f"),
-        _number(row["recon_loss"], ".4g"),
-        _number(row["recon_loss_x"], ".3f"),
-        _ABSENT if math.isnan(row["recon_loss_x"]) else "yes" if row["harmless"] else "no",
-        _number(row["active_codes"], ".0f"),
-        _number(row["usage"], ".1%"),
-        _number(row["bits_per_frame"], ".2f"),
-        _number(row["seconds"], ".0f"),
-        technique,
-    ]
+        return "baseline" if row["on_front"] else "baseline (not on the front)"
+    return str(row["technique"])
 
 
-def _number(value: float, form: str) -> str:
-    return format(value, form) if math.isfinite(value) else _ABSENT
+_NUMBERS = (
+    _metric("position", "d", "#"),
+    _Column("trial", lambda row: str(row["trial_id"]), wide=False),
+    _metric("perplexity", ".1f"),
+    _metric("perplexity_x", ".2f", "× baseline", wide=True),
+    _metric("recon_loss", ".4g"),
+    _metric("recon_loss_x", ".3f", "× baseline", wide=True),
+    _Column("no harm", _no_harm, wide=False),
+    _metric("active_codes", ".0f", "active", wide=True),
+)
+_TEXTS = (
+    _Column("technique", _technique, wide=False),
+    _Column("why here", lambda row: str(row["reason"]), wide=False),
+)
 
 
 def _finite(value: Any) -> Any:

@@ -119,7 +119,8 @@ def _update(block: Mapping[str, Any]) -> str:
 def _technique(name: str, block: Mapping[str, Any]) -> str:
     if name not in _SHORT:
         return " ".join([name, *(f"{k}={_short(v)}" for k, v in flatten(block, ".").items())])
-    shown = [_short(block[key]) for key in _SHORT[name] if block[key] or key not in _OFF_AT_0]
+    values = [(key, block[key]) for key in _SHORT[name] if key in block]
+    shown = [_short(value) for key, value in values if value or key not in _OFF_AT_0]
     return f"{name} {'/'.join(shown)}".rstrip()
 
 

@@ -117,14 +117,17 @@ def _read_params(path: Path) -> tuple[str, str, dict[str, Any], float]:
         params = json.loads(path.read_text(encoding="utf-8"))
         config = params["trial"]
         budget = float(config["training"]["samples"])
+        config["codebook"]["update"]["kind"]  # what a technique is told by
         return str(params["trial_id"]), str(params["role"]), config, budget
     except OSError as error:
         raise RunError(f"{where}: cannot be read: {error.strerror or error}") from None
     except ValueError as error:
         raise RunError(f"{where}: not valid JSON: {error}") from None
     except (KeyError, TypeError) as error:
+        lacking = str(error) if isinstance(error, KeyError) else "mapping"
         raise RunError(
-            f"{where}: expected trial_id, role and trial.training.samples, found no {error}"
+            f"{where}: expected trial_id, role, trial.training.samples and "
+            f"trial.codebook.update.kind, found no {lacking}"
         ) from None
 
 

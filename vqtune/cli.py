@@ -220,18 +220,46 @@ def spaces(space: str | None, draw: int | None) -> None:
 @click.argument("run")
 @click.option("--top", type=click.IntRange(min=1), help="Only the best so many.")
 @click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table")
-def front(run: str, top: int | None, form: str) -> None:
-    """Show the non-dominated trials of RUN, with the baseline beside them."""
+@click.option(
+    "--constraint",
+    help="What a trial has to hold to come first, such as 'recon_loss<=1.0*baseline' or none; "
+    "by default what the search asked.",
+)
+@click.option(
+    "--objective",
+    "objectives",
+    multiple=True,
+    metavar="METRIC:max|min",
+    help="One more objective, such as bits_per_frame:min or gpu_seconds:min.",
+)
+@click.option(
+    "--weight",
+    "weights",
+    multiple=True,
+    metavar="METRIC=NUMBER",
+    help="Order the front by a weighted mean, such as perplexity=2, not by hypervolume.",
+)
+def front(
+    run: str,
+    top: int | None,
+    form: str,
+    constraint: str | None,
+    objectives: tuple[str, ...],
+    weights: tuple[str, ...],
+) -> None:
+    """Show the non-dominated trials of RUN, best first and why, with the baseline beside them."""
     from analysis.ranking import top_table  # noqa: PLC0415
     from analysis.records import find_run, read_run  # noqa: PLC0415
     from analysis.table import to_csv, to_json  # noqa: PLC0415
+    from analysis.terms import terms  # noqa: PLC0415
     from vqtune.printed import make_console, print_front  # noqa: PLC0415
 
     records = read_run(find_run(run))
+    asked = terms(records.spec, constraint, objectives, weights)
     if form == "table":
-        print_front(records, top, make_console())
+        print_front(records, top, make_console(), asked)
         return
-    table = top_table(records, top)
+    table = top_table(records, top, asked)
     click.echo(to_csv(table) if form == "csv" else to_json(table), nl=form == "json")
 
 

@@ -20,9 +20,13 @@ from analysis.front import objectives
 from analysis.ranking import top_table
 from analysis.records import Records
 from analysis.table import front_rows
+from analysis.terms import Terms, terms
 
 # Of a training's last report.
 SHOWN = ("perplexity", "active_codes", "usage", "bits_per_frame", "recon_loss")
+
+# From so many columns on, a front's table has room for all its numbers.
+_WIDE = 130
 
 
 def print_metrics(report: dict[str, Any], claim: dict[str, Any], console: Console) -> None:
@@ -69,14 +73,22 @@ def print_confirmation(search: Records, console: Console) -> None:
         console.print(line, highlight=False)
 
 
-def print_front(records: Records, top: int | None, console: Console) -> None:
+def print_front(
+    records: Records, top: int | None, console: Console, asked: Terms | None = None
+) -> None:
     """The front of a run, or its best `top` trials, with the baseline beside them."""
+    asked = asked or terms(records.spec)
+    table = top_table(records, top, asked)
     _print_states(records, console)
-    table = top_table(records, top)
-    if table.empty:
+    if not any(records.trials["state"] == "complete"):
         console.print("No trial has reached its full budget yet.")
         return
-    print_rows(*front_rows(table), console)
+    if table.empty:
+        console.print(f"No trial is on the front: none has finite {', '.join(asked.names)}.")
+        return
+    console.print(f"Best first: {asked}", highlight=False)
+    headers, rows = front_rows(table, asked.names, wide=console.width >= _WIDE)
+    print_rows(headers, rows, console, texts=2)
 
 
 def _print_states(records: Records, console: Console, name: str | None = None) -> None:
@@ -87,9 +99,16 @@ def _print_states(records: Records, console: Console, name: str | None = None) -
     console.print(f"{name or records.run.name}: {states or 'no trials yet'}", highlight=False)
 
 
-def print_rows(headers: Sequence[str], rows: Iterable[Sequence[str]], console: Console) -> None:
-    """A table without lines."""
-    shown = Table(*headers, box=None)
+def print_rows(
+    headers: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    console: Console,
+    texts: int | None = None,
+) -> None:
+    """A table without lines; only the last `texts` columns are broken where room is scarce."""
+    shown = Table(box=None)
+    for i, header in enumerate(headers):
+        shown.add_column(header, no_wrap=texts is not None and i < len(headers) - texts)
     for row in rows:
         shown.add_row(*row)
     console.print(shown)

@@ -1,4 +1,4 @@
-"""Fronts, ranks and volumes against definitions written out; the front's table and its order."""
+"""Fronts, ranks and volumes: definitions written out, closed forms, Optuna."""
 
 from __future__ import annotations
 
@@ -8,18 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from run_folder import RunFolder
 
 from analysis.front import (
     Direction,
-    Objective,
     hypervolume,
     nondominated,
-    objectives,
     pareto_ranks,
 )
-from analysis.ranking import COLUMNS, best, front_table, top_table
-from analysis.records import Records, read_run
 
 # Few distinct values, so that ties and duplicates are common.
 COARSE = st.sampled_from([-2.0, -1.0, -0.0, 0.0, 1.0, 1.5, 2.0])
@@ -131,89 +126,75 @@ def test_a_reference_that_is_not_finite_is_refused() -> None:
         hypervolume(np.zeros((1, 2)), ["max", "min"], [0.0, np.nan])
 
 
-# --- the table -----------------------------------------------------------------------------------
+def test_ranks_of_staircases_behind_each_other() -> None:
+    """Staircase r is the first one shifted by r in both objectives, so it is front r."""
+    steps = np.array([[i, i] for i in range(20)], dtype=float)
+    stacked = np.concatenate([steps + np.array([-100, 100]) * r for r in range(15)])
+    assert pareto_ranks(stacked, ["max", "min"]).tolist() == np.repeat(range(15), 20).tolist()
+    assert nondominated(stacked, ["max", "min"]).tolist() == [True] * 20 + [False] * 280
 
 
-@pytest.fixture
-def records(run_folder: RunFolder, config: dict[str, Any]) -> Records:
-    run_folder.complete("base", 40.0, 0.5, role="baseline")
-    config["codebook"]["commitment"]["beta"] = 2.0
-    run_folder.complete("cheap", 90.0, 0.4, config=config)
-    run_folder.complete("twin", 90.0, 0.4)
-    run_folder.complete("rich", 200.0, 0.45)
-    run_folder.complete("harm", 400.0, 0.6)
-    run_folder.complete("harmer", 450.0, 0.7)
-    run_folder.complete("beaten", 80.0, 0.55)
-    run_folder.trial("early", {"samples": 500, "perplexity": 500.0, "recon_loss": 0.1})
-    run_folder.trial("lost", {"samples": 1000, "perplexity": float("nan"), "recon_loss": 0.1})
-    return read_run(run_folder.path)
+def random_set(rng: np.random.Generator) -> np.ndarray:
+    """Costs [n, m] on a grid of 0 to 4, so that ties abound, some of them NaN or infinite."""
+    n, m = rng.integers(0, 15), rng.integers(1, 4)
+    costs = rng.integers(0, 5, size=(n, m)).astype(float)
+    costs[rng.random((n, m)) < 0.05] = rng.choice([np.nan, np.inf, -np.inf])
+    return costs
 
 
-def test_table_is_the_front_and_the_baseline_by_loss(records: Records) -> None:
-    table = front_table(records)
-    assert tuple(table.columns) == COLUMNS
-    assert table["trial_id"].tolist() == ["cheap", "twin", "rich", "base", "harm", "harmer"]
-    assert table["on_front"].tolist() == [True, True, True, False, True, True]
-    assert table["harmless"].tolist() == [True, True, True, True, False, False]
-    assert table["perplexity_x"].tolist() == [2.25, 2.25, 5.0, 1.0, 10.0, 11.25]
-    assert table["recon_loss_x"].tolist() == pytest.approx([0.8, 0.8, 0.9, 1.0, 1.2, 1.4])
-    assert table["technique"].tolist() == ["β=2", *["plain"] * 5]
-    assert table["config"][0]["codebook"]["commitment"] == {"beta": 2.0}
+def peeled(costs: np.ndarray) -> list[int]:
+    """Ranks by definition: one front after another, what is not finite behind all."""
+    finite = np.isfinite(costs).all(axis=1)
+    better = (costs[:, None] <= costs).all(-1) & (costs[:, None] < costs).any(-1)
+    better &= finite[:, None] & finite
+    ranks, left = np.full(len(costs), -1), finite.copy()
+    while left.any():
+        front = left & ~(better & left[:, None]).any(axis=0)
+        ranks[front], left = ranks.max() + 1, left & ~front
+    ranks[~finite] = ranks.max(initial=-1) + 1
+    return [int(rank) for rank in ranks]
 
 
-def test_best_puts_harmless_gain_before_little_harm(records: Records) -> None:
-    order = ["rich", "cheap", "twin", "harm", "harmer"]
-    for n in (0, 1, 3, 5, 9):
-        assert best(records, n)["trial_id"].tolist() == order[:n]
-    assert tuple(best(records, 2).columns) == COLUMNS
+def cells_beaten(costs: np.ndarray, m: int) -> int:
+    """The volume up to (5, ..., 5) by counting: unit cells whose lower corner a point reaches."""
+    corners = np.stack(np.meshgrid(*[np.arange(5)] * m, indexing="ij"), axis=-1).reshape(-1, m)
+    finite = costs[np.isfinite(costs).all(axis=1)]
+    return int((finite[:, None] <= corners).all(-1).any(0).sum())
 
 
-def test_baseline_on_the_front_is_one_row(run_folder: RunFolder) -> None:
-    run_folder.complete("base", 40.0, 0.5, role="baseline")
-    run_folder.complete("other", 50.0, 0.6)
-    table = front_table(read_run(run_folder.path))
-    assert table["trial_id"].tolist() == ["base", "other"]
-    assert table["on_front"].all()
+def test_thousands_of_random_sets_by_brute_force() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(3000):
+        costs = random_set(rng)
+        m = costs.shape[1]
+        signs = rng.choice([-1.0, 1.0], size=m)
+        ways: list[Direction] = ["max" if sign < 0 else "min" for sign in signs]
+        ranks = peeled(costs)
+        finite = np.isfinite(costs).all(axis=1)
+        assert pareto_ranks(costs * signs, ways).tolist() == ranks
+        assert (
+            nondominated(costs * signs, ways).tolist() == ((np.array(ranks) == 0) & finite).tolist()
+        )
+        assert hypervolume(costs * signs, ways, 5 * signs) == cells_beaten(costs, m)
 
 
-def test_without_a_complete_baseline_there_are_no_ratios(run_folder: RunFolder) -> None:
-    run_folder.trial("base", {"samples": 500, "done": True}, role="baseline")
-    run_folder.complete("a", 90.0, 0.4)
-    run_folder.complete("b", 99.0, 0.6)
-    records = read_run(run_folder.path)
-    table = front_table(records)
-    assert table["trial_id"].tolist() == ["a", "b"]
-    assert table[["perplexity_x", "recon_loss_x"]].isna().all(axis=None)
-    assert not table["harmless"].any()
-    assert best(records, 1)["trial_id"].tolist() == ["a"]
+def test_ranks_agree_with_optuna() -> None:
+    optuna_ranks = pytest.importorskip("optuna.study._multi_objective")._fast_non_domination_rank
+    rng = np.random.default_rng(1)
+    for _ in range(300):
+        n, m = rng.integers(1, 60), rng.integers(1, 4)
+        costs = np.round(rng.random((n, m)), 1)
+        assert pareto_ranks(costs, ["min"] * m).tolist() == optuna_ranks(costs).tolist()
 
 
-def test_a_run_without_complete_trials_has_an_empty_table(run_folder: RunFolder) -> None:
-    assert front_table(read_run(run_folder.path)).empty
-    run_folder.trial("a", {"samples": 10})
-    records = read_run(run_folder.path)
-    assert tuple(front_table(records).columns) == COLUMNS
-    assert front_table(records).empty
-    assert best(records, 3).empty
-
-
-def test_objectives_come_from_the_spec(run_folder: RunFolder) -> None:
-    run_folder.spec(objectives={"usage": "max", "seconds": "min"})
-    run_folder.trial("slow", {"samples": 1000, "usage": 0.9, "seconds": 9.0, "perplexity": 9.0})
-    run_folder.trial("fast", {"samples": 1000, "usage": 0.8, "seconds": 1.0, "perplexity": 8.0})
-    run_folder.trial("bad", {"samples": 1000, "usage": 0.7, "seconds": 2.0, "perplexity": 99.0})
-    records = read_run(run_folder.path)
-    assert set(objectives(records.spec)) == {Objective("usage", "max"), Objective("seconds", "min")}
-    assert set(front_table(records)["trial_id"]) == {"slow", "fast"}
-
-
-def test_the_top_keeps_the_baseline_beside_it(run_folder: RunFolder) -> None:
-    full = {"samples": 1000, "done": True}
-    run_folder.trial("b", full | {"perplexity": 10.0, "recon_loss": 0.5}, role="baseline")
-    run_folder.trial("x", full | {"perplexity": 30.0, "recon_loss": 0.4})
-    run_folder.trial("y", full | {"perplexity": 40.0, "recon_loss": 0.45})
-    records = read_run(run_folder.path)
-    assert top_table(records, 1)["trial_id"].tolist() == ["y", "b"]
-    assert (
-        top_table(records, None)["trial_id"].tolist() == front_table(records)["trial_id"].tolist()
-    )
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_the_front_is_what_an_optuna_study_calls_best() -> None:
+    optuna = pytest.importorskip("optuna")
+    rng = np.random.default_rng(2)
+    for _ in range(20):
+        values = np.round(rng.random((40, 2)), 1)
+        study = optuna.create_study(directions=["maximize", "minimize"])
+        for row in values:
+            study.add_trial(optuna.trial.create_trial(values=row.tolist()))
+        theirs = {trial.number for trial in study.best_trials}
+        assert set(np.flatnonzero(nondominated(values, ["max", "min"]))) == theirs

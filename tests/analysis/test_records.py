@@ -175,9 +175,18 @@ def test_300_trials_of_20_reports_are_read_in_under_a_second(run_folder: RunFold
     [
         (None, "cannot be read: No such file"),
         ('{"trial_id": "b", "tri', "not valid JSON"),
-        ("[]", "expected trial_id, role and trial.training.samples, found no"),
+        ("[]", "expected trial_id, role, trial.training.samples and trial.codebook.update.kind"),
         ('{"trial_id": "b", "role": "search"}', "expected .*, found no 'trial'"),
         ('{"trial_id": "b", "role": "search", "trial": {}}', "expected .*, found no 'training'"),
+        (
+            '{"trial_id": "b", "role": "search", "trial": {"training": {"samples": 1}}}',
+            "expected .*, found no 'codebook'",
+        ),
+        (
+            '{"trial_id": "b", "role": "search", "trial": {"training": {"samples": 1}, '
+            '"codebook": {"update": null}}}',
+            "expected .*, found no mapping",
+        ),
     ],
 )
 def test_a_trial_without_parameters_is_left_out_and_told(

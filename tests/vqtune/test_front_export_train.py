@@ -62,22 +62,51 @@ def test_the_front_as_json(finished: Searched) -> None:
     assert (baseline["perplexity_x"], baseline["recon_loss_x"]) == (1, 1)
 
 
-def test_the_front_as_a_table(finished: Searched) -> None:
-    first, header, *rows = call("front", finished.run).splitlines()
+def test_the_front_as_a_table(finished: Searched, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "400")  # no text is broken
+    first, order, header, *rows = call("front", finished.run).splitlines()
     assert first == "demo: 5 complete"
-    assert header.split()[:3] == ["trial", "perplexity", "×"]
+    assert order.startswith("Best first: those that hold recon_loss <= 1*baseline, by ")
+    assert header.split()[:5] == ["#", "trial", "perplexity", "×", "baseline"]
     table = front_table(finished.records)
-    listed = [row.split()[0] for row in rows]
-    assert listed == table["trial_id"].tolist()
-    for row, perplexity in zip(rows, table["perplexity"], strict=True):
-        assert row.split()[1] == f"{perplexity:.1f}"
+    assert [row.split()[1] for row in rows] == table["trial_id"].tolist()
+    for row, expected in zip(rows, table.to_dict("records"), strict=True):
+        assert row.split()[2] == f"{expected['perplexity']:.1f}"
+        assert row.rstrip().endswith(expected["reason"])
+
+
+@pytest.mark.parametrize("columns", [80, 160])
+def test_numbers_are_never_broken(
+    columns: int, finished: Searched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    told = call("front", finished.run)
+    assert max(len(line) for line in told.splitlines()) <= columns
+    for trial in front_table(finished.records).to_dict("records"):
+        (line,) = [line for line in told.splitlines() if line.split()[1:2] == [trial["trial_id"]]]
+        assert f"{trial['perplexity']:.1f}" in line.split()
+        assert f"{trial['recon_loss']:.4g}" in line.split()
 
 
 def test_the_best_of_the_front(finished: Searched) -> None:
     rows = json.loads(call("front", finished.run, "--top", 1, "--format", "json"))
     assert rows[0]["trial_id"] == best(finished.records, 1)["trial_id"].iloc[0]
     assert {row["trial_id"] for row in rows[1:]} <= {"baseline"}
-    assert call("front", finished.run, "--top", 1).count("\n") == 2 + len(rows)
+
+
+def test_the_front_by_a_users_own_terms(finished: Searched) -> None:
+    options = ["--objective", "cpu_seconds:min", "--constraint", "none", "--weight", "usage=1"]
+    result = CliRunner().invoke(main, ["front", str(finished.run), *options])
+    assert result.exit_code == 2
+    assert result.stderr == (
+        "Error: weight: found 'usage=1', allowed METRIC=NUMBER with a number of 0 or more, once "
+        "for each of perplexity, recon_loss, cpu_seconds\n"
+    )
+    options[-1] = "cpu_seconds=1e9"
+    rows = json.loads(call("front", finished.run, *options, "--format", "json"))
+    costs = [row["cpu_seconds"] for row in rows if row["on_front"]]
+    assert costs == sorted(costs)
+    assert rows[0]["reason"].startswith("highest weighted score 1.00; ")
 
 
 def test_a_run_is_found_by_its_name(finished: Searched, monkeypatch: pytest.MonkeyPatch) -> None:
