@@ -5,7 +5,8 @@ The report shows what comes of it. It runs in a plain process, from a trial's ch
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,12 +92,12 @@ def restore(folder: Path, dataset: Dataset | None = None) -> Trained:
     # Seeding the codes would take seconds, and the checkpoint replaces them.
     unseeded = config.codebook.model_copy(update={"kmeans": None})
     device = default_device() if made["device"] == "cuda" else torch.device("cpu")
-    stack = Stack([config.model_copy(update={"codebook": unseeded})], dataset, device)
-    stack.load_lane(0, tensors, header["samples"])
+    with _as_then(made):
+        stack = Stack([config.model_copy(update={"codebook": unseeded})], dataset, device)
+        stack.load_lane(0, tensors, header["samples"])
     return Trained(config, dataset, stack, header["report"], made)
 
 
-@flushed_denormals()
 def examine(
     trained: Trained, examples: Sequence[NDArray[np.int64]], latents: int = 1500
 ) -> Examination:
@@ -107,6 +108,11 @@ def examine(
         examples: what to reconstruct, as `data.examples.shown_examples` has them.
         latents: how many to return, evenly spread over held-out examples.
     """
+    with _as_then(trained.made), flushed_denormals():
+        return _examine(trained, examples, latents)
+
+
+def _examine(trained: Trained, examples: Sequence[NDArray[np.int64]], latents: int) -> Examination:
     evaluator = Evaluator(trained.stack, trained.dataset)
     counts = [stream[0] for stream in evaluator.counts()]
     in_use = [int(codes[0]) for q in trained.stack.quantizers for codes in q.in_use]
@@ -134,6 +140,21 @@ def examine(
         inputs=joined[0],
         outputs=joined[1],
     )
+
+
+@contextmanager
+def _as_then(made: dict[str, Any]) -> Iterator[None]:
+    """As many threads as in training, if there are so many.
+
+    The numbers come out the same; and a search that is at work beside this is not fought for its
+    CPUs, which would take ten times as long.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, min(made["threads"], before)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _spread(rows: NDArray[Any], count: int) -> NDArray[Any]:

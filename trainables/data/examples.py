@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,7 +23,7 @@ def shown_examples(dataset: Dataset, count: int, frames: int = 1) -> list[Intege
     Args:
         dataset: the data.
         count: how many.
-        frames: of clips, so many frames at least, where a recording has them: one example is then
+        frames: of clips, so many frames at least, where recordings have them: one example is then
             a run of clips that follow one another.
 
     Returns:
@@ -35,11 +37,10 @@ def shown_examples(dataset: Dataset, count: int, frames: int = 1) -> list[Intege
         breaks = np.flatnonzero(np.diff(split.starts) != length) + 1
         runs = np.split(split.starts, breaks)
         clips = min(-(-frames // length), max(len(run) for run in runs))
-        candidates = [
-            run[first : first + clips]
-            for run in runs
-            for first in range(0, len(run) - clips + 1, clips)
-        ]
+        candidates = _cut(runs, clips)
+        while clips > 1 and len(candidates) < count:  # most recordings are shorter than that
+            clips -= 1
+            candidates = _cut(runs, clips)
     some = np.linspace(0, len(candidates) - 1, min(len(candidates), _CANDIDATES)).round()
     candidates = [candidates[i] for i in some.astype(int)]
     spread = [float(split.values[run[0] : run[-1] + rows].std()) for run in candidates]
@@ -47,3 +48,12 @@ def shown_examples(dataset: Dataset, count: int, frames: int = 1) -> list[Intege
     third = max(min(count, len(order)), len(order) // 3)
     ranks = (np.arange(min(count, len(order))) + 0.5) * third / min(count, len(order))
     return [candidates[order[int(rank)]] for rank in ranks]
+
+
+def _cut(runs: Sequence[Integers], clips: int) -> list[Integers]:
+    """Cut runs into pieces of so many clips each."""
+    return [
+        run[first : first + clips]
+        for run in runs
+        for first in range(0, len(run) - clips + 1, clips)
+    ]

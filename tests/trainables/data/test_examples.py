@@ -55,6 +55,11 @@ def test_short_recordings_give_what_they_have() -> None:
     assert len(run) == 2
 
 
+def test_rather_more_examples_than_longer_ones() -> None:
+    runs = shown_examples(recordings(21, 9, 9, 9), 3, frames=20)
+    assert [len(run) for run in runs] == [2, 2, 2]
+
+
 @pytest.mark.parametrize(("clips", "count"), [(1, 4), (2, 4), (3, 3), (5, 4), (1000, 4)])
 def test_no_more_than_there_are(clips: int, count: int) -> None:
     dataset = recordings(*[5] * clips)
