@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from matplotlib.ticker import LogLocator, MaxNLocator
@@ -111,6 +112,26 @@ def path(points: Iterable[tuple[float, float]]) -> str:
     """Write an SVG path through places in per cent, y upwards, in a viewBox of 1000 x 1000."""
     told = [f"{10 * x:.0f} {1000 - 10 * y:.0f}" for x, y in points]
     return f"M{told[0]}L{' '.join(told[1:])}" if len(told) > 1 else ""
+
+
+def crosses(points: Iterable[tuple[float, float]]) -> str:
+    """Write an SVG path of small crosses."""
+    arms = "l14 14m0-14l-14 14"
+    return "".join(f"M{10 * x - 7:.0f} {993 - 10 * y:.0f}{arms}" for x, y in points)
+
+
+def spread_out(places: Sequence[float], gap: float) -> list[float]:
+    """Move `places` in per cent apart by at least `gap`, in their order, around where they were."""
+    order = sorted(range(len(places)), key=places.__getitem__)
+    moved = [places[i] for i in order]
+    for _ in range(50):
+        for low, high in pairwise(range(len(moved))):
+            short = gap - (moved[high] - moved[low])
+            if short > 0:
+                moved[low] -= short / 2
+                moved[high] += short / 2
+    by_place = dict(zip(order, moved, strict=True))
+    return [round(by_place[i], 2) for i in range(len(places))]
 
 
 def dots(points: Iterable[tuple[float, float]]) -> str:

@@ -19,7 +19,8 @@ X, Y = "perplexity", "recon_loss"
 class Finalist:
     """One retrained trial: the row of the table.
 
-    `changes` are confirmed means less the searched values; `chance` is of being on the front.
+    `changes` are confirmed means less the searched values; `front` tells whether it was on the
+    searched front and whether its means are on theirs, `chance` how probable that is.
     """
 
     trial_id: str
@@ -30,7 +31,7 @@ class Finalist:
     confirmed: tuple[str, str]
     changes: tuple[str, str]
     chance: str
-    front: str
+    front: tuple[str, str]
     harmless: str
     technique: str
 
@@ -102,7 +103,7 @@ def _finalist(findings: Findings, row: Mapping[str, Any]) -> Finalist:
         confirmed=(spread(X, row[X], row[f"{X}_sd"]), spread(Y, row[Y], row[f"{Y}_sd"])),
         changes=(signed(X, _change(row, X)), signed(Y, _change(row, Y))),
         chance=number(row["probability"], ".0%"),
-        front=f"{_yes(row['on_front_searched'])} → {_yes(row['on_front'])}",
+        front=(_yes(row["on_front_searched"]), _yes(row["on_front"]) if done else ABSENT),
         harmless=_yes(row["harmless"]) if done else ABSENT,
         technique=str(row["technique"]),
     )
@@ -141,8 +142,8 @@ def _move(findings: Findings, row: Mapping[str, Any], x: Axis, y: Axis) -> Move 
 
 def _curse(rows: list[dict[str, Any]]) -> str:
     """How much of what the search reported for its finalists new seeds do not give again."""
-    told = []
-    for name, _ in _AXES:
+    told, lost = [], False
+    for name, hint in _AXES:
         changes = [
             _change(row, name) / row[f"{name}_searched"]
             for row in rows
@@ -153,10 +154,12 @@ def _curse(rows: list[dict[str, Any]]) -> str:
         ]
         if changes:
             mean = sum(changes) / len(changes)
+            lost = lost or (mean < 0 if hint == "higher" else mean > 0)
             told.append(f"{name} {'+' if mean > 0 else ''}{number(mean, '.1%')}")
     if not told:
         return "No finalist has been trained to its full budget with a new seed yet."
-    return (
-        "On average over the finalists the confirmed means differ from the searched values by "
-        f"{' and '.join(told)}: the search picks what was good by luck too."
+    said = (
+        "The finalists were trained again with new seeds. On average their means differ from "
+        f"what the search saw by {' and '.join(told)}"
     )
+    return f"{said}: that much was luck, the winner's curse." if lost else f"{said}."

@@ -11,11 +11,13 @@ import pandas as pd
 
 from analysis.findings import Findings
 from analysis.flatten import row_dicts
-from analysis.report.axes import Axis, make_axis, path
+from analysis.report.axes import Axis, make_axis, path, spread_out
 from analysis.report.numbers import metric
 
 METRICS = ("perplexity", "recon_loss")
 _HINTS = {"perplexity": "higher", "recon_loss": "lower"}
+# Height of a tag, in per cent of a chart's height.
+_TAG = 5.0
 # Behind to before; the parts of the cast stand before all of them.
 _LAYERS = ("failed", "diverged", "running", "stopped", "complete")
 
@@ -34,12 +36,13 @@ class Curve:
 
 @dataclass(frozen=True)
 class CurvesChart:
-    """One metric over samples; curves from behind to before."""
+    """One metric over samples; curves from behind to before; tags as part, text and place."""
 
     metric: str
     x: Axis
     y: Axis
     curves: tuple[Curve, ...]
+    tags: tuple[tuple[str, str, float], ...]
 
 
 def curves_charts(findings: Findings) -> tuple[CurvesChart, ...]:
@@ -57,7 +60,7 @@ def curves_charts(findings: Findings) -> tuple[CurvesChart, ...]:
         by_trial = {str(trial_id): own for trial_id, own in sound.groupby("trial_id", sort=False)}
         trials = [row for row in row_dicts(findings.records.trials) if row["trial_id"] in by_trial]
         curves = [_curve(findings, row, name, by_trial[row["trial_id"]], x, y) for row in trials]
-        charts.append(CurvesChart(name, x, y, tuple(sorted(curves, key=_layer))))
+        charts.append(CurvesChart(name, x, y, tuple(sorted(curves, key=_layer)), _tags(curves)))
     return tuple(charts)
 
 
@@ -82,6 +85,13 @@ def _curve(
         end=y.place(value),
         label=f"{title}: {name} {metric(name, value)}, {state}",
     )
+
+
+def _tags(curves: Sequence[Curve]) -> tuple[tuple[str, str, float], ...]:
+    """Parts and tags of the cast at the ends of their lines, not over each other."""
+    tagged = [curve for curve in curves if curve.tag]
+    places = spread_out([curve.end for curve in tagged], _TAG)
+    return tuple((c.part, c.tag, at) for c, at in zip(tagged, places, strict=True))
 
 
 def _layer(curve: Curve) -> int:

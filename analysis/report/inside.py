@@ -11,7 +11,7 @@ import numpy as np
 from analysis.cast import Cast
 from analysis.findings import Findings
 from analysis.pictures import Pixels, pixels, png
-from analysis.report.axes import Axis, dots, make_axis, path
+from analysis.report.axes import Axis, crosses, dots, make_axis, path
 from analysis.report.numbers import count
 from analysis.specimen import Array, Specimen, Specimens
 
@@ -37,11 +37,12 @@ class Usage:
 
 @dataclass(frozen=True)
 class UsageChart:
-    """Every specimen on one scale."""
+    """Every specimen on one scale; `even` is the share if all codes were used alike."""
 
     x: Axis
     y: Axis
     lines: tuple[Usage, ...]
+    even: float | None
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,9 @@ def _usage(specimens: Sequence[Specimen], cast: Cast) -> UsageChart | None:
                 label=f"{one.title}: {used} codes are hit at least once",
             )
         )
-    return UsageChart(x, y, tuple(lines))
+    sizes = {len(share) for share in every}
+    even = y.place(1 / sizes.pop()) if len(sizes) == 1 else None
+    return UsageChart(x, y, tuple(lines), even)
 
 
 def _usage_path(share: Array, x: Axis, y: Axis) -> str:
@@ -152,10 +155,10 @@ def _cloud(one: Specimen, cast: Cast) -> Cloud | None:
     room = float((high - low).max()) * 1.08 or 1.0
     corner = (low + high) / 2 - room / 2
 
-    def drawn(points: Array) -> str:
+    def inner(points: Array) -> list[tuple[float, float]]:
         places = 100 * (points - corner) / room
-        inner = places[((places >= 0) & (places <= 100)).all(axis=1)]
-        return dots((float(a), float(b)) for a, b in inner)
+        shown = places[((places >= 0) & (places <= 100)).all(axis=1)]
+        return [(float(a), float(b)) for a, b in shown]
 
     step = max(1, -(-len(latents) // _CLOUD_POINTS))
     # By rank of use: the counts of a collapsed codebook would leave all but a few in one size.
@@ -165,9 +168,9 @@ def _cloud(one: Specimen, cast: Cast) -> Cloud | None:
     return Cloud(
         title=one.title,
         part=_part(one, cast),
-        latents=drawn(latents[::step]),
-        unused=drawn(codes[use == 0]),
-        used=tuple(drawn(codes[(use > 0) & (size == i)]) for i in range(_SIZES)),
+        latents=dots(inner(latents[::step])),
+        unused=crosses(inner(codes[use == 0])),
+        used=tuple(dots(inner(codes[(use > 0) & (size == i)])) for i in range(_SIZES)),
         label=f"{one.title}: {used} of {count(len(use), 'code')} in use, over the latents",
     )
 

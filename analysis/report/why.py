@@ -13,7 +13,7 @@ from analysis.flatten import row_dicts
 from analysis.report.axes import Axis, make_axis, path
 from analysis.report.numbers import ABSENT, is_number, metric, number
 
-_BARS = 10
+_BARS = 8
 _PAIRS = 6
 
 
@@ -47,6 +47,7 @@ class Effect:
     high: float | None
     good: str
     told: str
+    interval: str
     trials: str
 
 
@@ -170,16 +171,16 @@ def _effect(row: Mapping[str, Any], axis: Axis, objective: str, way: str) -> Eff
     )
     sure = is_number(row["low"]) and is_number(row["high"]) and row["low"] * row["high"] > 0
     gain = _gain(row["effect"], way)
-    told = signed(objective, row["effect"])
-    if low is not None and high is not None:
-        told += f" ({signed(objective, row['low'])} to {signed(objective, row['high'])})"
+    known = low is not None and high is not None
+    interval = f"({signed(objective, row['low'])} to {signed(objective, row['high'])})"
     return Effect(
         technique=str(row["technique"]),
         at=at,
         low=low,
         high=high,
         good="unsure" if not sure else "better" if gain > 0 else "worse",
-        told=told,
+        told=signed(objective, row["effect"]),
+        interval=interval if known else "",
         trials=f"{number(row['on'], '.0f')} / {number(row['off'], '.0f')}",
     )
 
@@ -188,7 +189,8 @@ def signed(name: str, value: Any) -> str:
     """Format a difference with its sign."""
     if not is_number(value):
         return ABSENT
-    return f"{'+' if value > 0 else ''}{metric(name, value)}"
+    told = metric(name, value) if abs(value) >= 1 else number(value, ".2g")
+    return f"{'+' if value > 0 else ''}{told}"
 
 
 def _pairs(table: pd.DataFrame) -> dict[str, tuple[Pair, ...]]:
