@@ -57,7 +57,13 @@ def write_report(
         The path of the page.
 
     """
-    findings = find(records, specimens, confirmed, asked)
+    return write_findings(find(records, specimens, confirmed, asked), out, commands, wandb_urls)
+
+
+def write_findings(
+    findings: Findings, out: Path, commands: Commands, wandb_urls: Mapping[str, str]
+) -> Path:
+    """Write the page and the pictures of what was found; see `write_report`."""
     files = draw(findings, out / "report")
     page = out / "report.html"
     html = render(findings, commands, wandb_urls, [path.name for path in files])
