@@ -25,8 +25,8 @@ from trainables.model_kinds import build_model
 class Tokenizer(nn.Module):
     """Encoder, trained codebooks and decoder of a trial, in float32 and for evaluation.
 
-    Examples are normalised as the trial's data: (x - mean) / std, with the mean and std that
-    `trainables.data.load_dataset(config.data)` has. They may be of another length than in training.
+    Examples are normalised as the trial's data: (x - mean) / std, with the mean and std of the
+    export's provenance. They may be of another length than in training.
 
     Attributes:
         config: the trial's.

@@ -152,6 +152,10 @@ class Trainer:
         """What the numbers depend on beside the config."""
         return {
             "data_fingerprint": self.dataset.fingerprint,
+            # What the weights take for input: examples as (x - mean) / std.
+            "example_shape": list(self.dataset.example_shape),
+            "mean": self.dataset.mean,
+            "std": self.dataset.std,
             "device": self.stack.device.type,
             "threads": torch.get_num_threads(),
             "versions": {

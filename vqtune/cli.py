@@ -265,33 +265,41 @@ def front(
 
 @main.command()
 @click.argument("run")
-@click.option("--top", type=click.IntRange(min=1), default=3, show_default=True)
+@click.option(
+    "--top",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="How many of the front, the best first.",
+)
 @click.option("--out", type=FOLDER, help="Folder to write to; by default exported/RUN.")
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["yaml", "vector-quantize-pytorch"]),
+    type=click.Choice(["yaml", "json", "python", "vector-quantize-pytorch"]),
     default="yaml",
     show_default=True,
-    help="Files for vqtune train, or their codebooks printed as Python for that library.",
+    help="Configs for vqtune train as YAML or JSON; YAML and a program that builds the codebook; "
+    "or the codebooks printed as Python for that library.",
 )
 def export(run: str, top: int, out: Path | None, form: str) -> None:
-    """Write the best configs of RUN, with their weights, for retraining."""
+    """Write the best configs of RUN, with their weights and a README.md that tells of them."""
     from analysis.records import find_run, read_run  # noqa: PLC0415
     from vqtune.export import export as run_export  # noqa: PLC0415
     from vqtune.peer_python import best_as_python  # noqa: PLC0415
 
-    if form != "yaml" and out is not None:
-        raise click.UsageError("--out needs --format yaml; this format is printed")
+    if form == "vector-quantize-pytorch" and out is not None:
+        raise click.UsageError("--out needs --format yaml, json or python; this format is printed")
     records = read_run(find_run(run))
-    if form != "yaml":
+    if form == "vector-quantize-pytorch":
         click.echo(best_as_python(records, top), nl=False)
         return
-    folder = out or Path("exported") / records.run.name
-    for item in run_export(records, top, folder):
-        click.echo(f"{item.trial_id}: {item.config}  {item.weights}")
-    best_config = f"{folder}/01-{_best_id(records)}.yaml"
-    click.echo(f"Retrain one with: {_command()} {shlex.join(['train', best_config])}")
+    folder = out or Path("exported") / records.run.resolve().name
+    made = run_export(records, top, folder, form, _command())
+    for item in made:
+        click.echo(f"{item.trial_id}: {'  '.join(map(str, item.paths))}")
+    click.echo(f"What they are, and how to use them: {folder / 'README.md'}")
+    click.echo(f"Retrain one with: {_command()} {shlex.join(['train', str(made[0].config)])}")
 
 
 @main.command()
@@ -303,24 +311,31 @@ def export(run: str, top: int, out: Path | None, form: str) -> None:
 def train(
     config: Path, samples: int | None, seeds: int, data: Path | None, out: Path | None
 ) -> None:
-    """Train CONFIG, a TrialConfig YAML, in this process; run again to resume."""
+    """Train CONFIG, a TrialConfig as YAML or JSON, in this process; run again to resume.
+
+    With several --seeds, an exported config's claim is held against the seeds that are not its
+    own: it is not met where they are worse by more than chance explains, with the rule beside it.
+    """
     from trainables.config import TrialConfig  # noqa: PLC0415
-    from vqtune.printed import make_console, print_metrics, print_spread  # noqa: PLC0415
+    from vqtune.printed import make_console  # noqa: PLC0415
+    from vqtune.printed_training import print_claims, print_metrics, print_spread  # noqa: PLC0415
     from vqtune.train import adapted, claim, trained_folder  # noqa: PLC0415
 
     given = TrialConfig.from_yaml(config)
     folder = out or trained_folder(given, config.stem)
     console = make_console()
+    # What was claimed for other samples or data says nothing here.
+    claimed = claim(given) if samples is None and data is None else {}
     reports = []
     for seed in range(given.seed, given.seed + seeds):
         trial = adapted(given, samples, data, seed)
         place = folder if seeds == 1 else folder / f"seed-{seed}"
         reports.append(_train_one(trial, place, console))
-        same = samples is None and data is None and seed == given.seed
-        print_metrics(reports[-1], claim(given) if same else {}, console)
+        print_metrics(reports[-1], claimed if seed == given.seed else {}, console)
         click.echo(f"Written to {place}")
     if seeds > 1:
         print_spread(reports)
+        print_claims(claimed, reports[1:])
     if any(report["diverged"] for report in reports):
         sys.exit(FAILED)
 

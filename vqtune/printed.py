@@ -1,15 +1,12 @@
-"""What the commands print: tables of a run, metrics of a training."""
+"""What the commands print of a run: tables, and what they say."""
 
 from __future__ import annotations
 
 import os
-import statistics
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any
 
-import click
 from rich.console import Console
 from rich.table import Table
 
@@ -22,34 +19,8 @@ from analysis.records import Records
 from analysis.table import front_rows
 from analysis.terms import Terms, terms
 
-# Of a training's last report.
-SHOWN = ("perplexity", "active_codes", "usage", "bits_per_frame", "recon_loss")
-
 # From so many columns on, a front's table has room for all its numbers.
 _WIDE = 130
-
-
-def print_metrics(report: dict[str, Any], claim: dict[str, Any], console: Console) -> None:
-    """A training's last report, beside what its config was exported with."""
-    if report["diverged"]:
-        click.echo(report["reason"])
-        return
-    for name in SHOWN:
-        line = f"{name:15} {report[name]!r}"
-        if name in claim:
-            same = report[name] == claim[name]
-            line += "   as exported" if same else f"   exported with {claim[name]!r}"
-        console.print(line, highlight=False)
-
-
-def print_spread(reports: list[dict[str, Any]]) -> None:
-    """Means and deviations over trainings with several seeds."""
-    finite = [report for report in reports if not report["diverged"]]
-    click.echo(f"{len(finite)} of {len(reports)} seeds ended well; mean ± deviation:")
-    for name in SHOWN:
-        values = [report[name] for report in finite]
-        if len(values) > 1:
-            click.echo(f"{name:15} {statistics.mean(values):.5g} ± {statistics.stdev(values):.2g}")
 
 
 def print_ablation(records: Records, console: Console) -> None:
