@@ -7,8 +7,8 @@ is trained again (the winner's curse). `vqtune confirm` trains into RUN/confirm;
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,13 +16,22 @@ import numpy.typing as npt
 import pandas as pd
 
 from analysis.errors import RunError
-from analysis.front import Objective, nondominated, objectives
+from analysis.front import Objective, objectives
+from analysis.ranking import ranking
 from analysis.records import Records, read_run
 from analysis.technique import PLAIN, technique_summary
 
 FOLDER = "confirm"
 METRICS = ("perplexity", "recon_loss", "active_codes", "bits_per_frame")
 
+# What the ranking of the means says, and what stands for a config without any.
+_RANKED: dict[str, Any] = {
+    "position": math.nan,
+    "on_front": False,
+    "feasible": False,
+    "harmless": False,
+    "reason": "",
+}
 _DRAWS = 10_000
 _ENDED = ("complete", "stopped", "diverged", "failed")
 
@@ -66,12 +75,12 @@ def read_confirmation(search: Records) -> Confirmation | None:
 def confirmed(search: Records) -> pd.DataFrame | None:
     """Compare a search's values with those of its confirmation; None where there is none.
 
-    One row for each finalist, the best of the search first, then the baseline. `seeds` were asked
+    One row for each finalist, the best by its means first, then the baseline. `seeds` were asked
     for; means and deviations (n - 1) NAME and NAME_sd are over the `seeds_complete` of them,
     NAME_searched is the search's value, for METRICS and for further objectives. `on_front_searched`
-    is among all complete trials of the search, `on_front` among the means, `probability` is that of
-    `front_probability` times the share of the ended seeds that are complete; `harmless` says that
-    the mean recon_loss is at most the baseline's mean. What is not known is NaN.
+    is among the complete trials of the search; `position`, `on_front`, `feasible`, `harmless` and
+    `reason` are what `ranking` says of the means. `probability` is that of `front_probability`
+    times the share of the ended seeds that are complete. What is not known is NaN or empty.
 
     Raises RunError where RUN/confirm holds something else than a confirmation.
     """
@@ -80,32 +89,31 @@ def confirmed(search: Records) -> pd.DataFrame | None:
         return None
     goals = objectives(search.spec)
     names = list(dict.fromkeys([*METRICS, *(goal.name for goal in goals)]))
-    values = {trial: _values(found, trial, names) for trial in found.finalists}
-    searched = search.trials[search.trials["state"] == "complete"].set_index("trial_id")
-    front, base = _searched_front(search, goals), _baseline(search)
+    trials = {trial: _trials(found, trial) for trial in found.finalists}
+    complete = {trial: own[own["state"] == "complete"] for trial, own in trials.items()}
+    searched = ranking(search).set_index("trial_id")
+    means = ranking(_means(search, complete)).set_index("trial_id")
+    base = next(iter(search.trials.loc[search.trials["role"] == "baseline", "trial_id"]), None)
     rows = [
-        {"trial_id": trial}
-        | {"role": "baseline" if trial == base else "search"}
-        | {"seeds": len(found.seeds), "seeds_complete": len(values[trial])}
-        | _statistics(values[trial], names)
-        | {f"{name}_searched": _number(searched, trial, name) for name in names}
-        | {"on_front_searched": trial in front, "technique": _technique(search, trial, base)}
+        {"trial_id": trial, "role": "baseline" if trial == base else "search"}
+        | {"seeds": len(found.seeds), "seeds_complete": len(complete[trial])}
+        | _statistics(complete[trial], names)
+        | {f"{name}_searched": _known(searched, name, trial, math.nan) for name in names}
+        | {"on_front_searched": _known(searched, "on_front", trial, False)}
+        | {name: _known(means, name, trial, unknown) for name, unknown in _RANKED.items()}
+        | {"technique": _technique(search, trial, base)}
         for trial in found.finalists
     ]
-    columns = ["trial_id", "role", "seeds", "seeds_complete"]
-    columns += [f"{name}{part}" for name in names for part in ("", "_sd", "_searched")]
-    columns += ["on_front_searched", "on_front", "probability", "harmless", "technique"]
-    table = pd.DataFrame(rows, columns=columns)
-    means = table[[goal.name for goal in goals]].to_numpy(dtype=np.float64)
-    table["on_front"] = nondominated(means, [goal.direction for goal in goals])
-    baseline = table.loc[table["role"] == "baseline", "recon_loss"]
-    limit = float(baseline.iloc[0]) if len(baseline) else math.nan
-    table["harmless"] = table["recon_loss"] <= limit
-    sets = [values[trial][[goal.name for goal in goals]].to_numpy() for trial in found.finalists]
-    apart = (table["role"] == "baseline").tolist()
-    kept = np.array([_kept(found, trial) for trial in found.finalists])
-    table["probability"] = np.where(kept > 0, front_probability(sets, goals, apart) * kept, 0.0)
-    return table
+    table = pd.DataFrame(rows)
+    sets = [complete[t].reindex(columns=[goal.name for goal in goals]) for t in found.finalists]
+    kept = np.array([_share_kept(trials[trial]) for trial in found.finalists])
+    apart = [trial == base for trial in found.finalists]
+    values = [own.to_numpy(dtype=np.float64) for own in sets]
+    chance = np.where(kept > 0, front_probability(values, goals, apart) * kept, 0.0)
+    table.insert(list(table).index("on_front") + 1, "probability", chance)
+    order = table.assign(baseline=table["role"] == "baseline")
+    ordered = order.sort_values(["baseline", "position"], kind="stable").index
+    return table.loc[ordered].reset_index(drop=True)
 
 
 def front_probability(
@@ -163,15 +171,28 @@ def _covariance(values: Sequence[Floats]) -> Floats | None:
     return np.asarray(every.T @ every / freedom)
 
 
-def _values(found: Confirmation, trial: str, names: Sequence[str]) -> pd.DataFrame:
-    """The metrics [seeds, names] of one config's complete trials."""
-    trials = found.records.trials
+def _trials(found: Confirmation, trial: str) -> pd.DataFrame:
+    """The trials of one config, with whatever they have come to."""
     wanted = [f"{trial}-s{seed}" for seed in found.seeds]
-    chosen = trials[trials["trial_id"].isin(wanted) & (trials["state"] == "complete")]
-    return chosen.reindex(columns=list(names)).astype("float64")
+    return found.records.trials[found.records.trials["trial_id"].isin(wanted)]
+
+
+def _means(search: Records, complete: Mapping[str, pd.DataFrame]) -> Records:
+    """The search as if its only trials were the finalists, each with the means of its seeds."""
+    trials = search.trials[
+        search.trials["trial_id"].isin([t for t, own in complete.items() if len(own)])
+    ].copy()
+    trials["state"] = "complete"
+    for name in search.reports.columns.intersection(trials.columns).drop("trial_id"):
+        means = {
+            t: float(own[name].mean()) if name in own else math.nan for t, own in complete.items()
+        }
+        trials[name] = trials["trial_id"].map(means)
+    return replace(search, trials=trials)
 
 
 def _statistics(values: pd.DataFrame, names: Sequence[str]) -> dict[str, float]:
+    values = values.reindex(columns=list(names)).astype("float64")
     told = {}
     for name in names:
         told[name] = float(values[name].mean())
@@ -179,35 +200,20 @@ def _statistics(values: pd.DataFrame, names: Sequence[str]) -> dict[str, float]:
     return told
 
 
-def _kept(found: Confirmation, trial: str) -> float:
+def _share_kept(trials: pd.DataFrame) -> float:
     """The share of a config's ended trials that are complete; 1 where none has ended."""
-    trials = found.records.trials
-    wanted = [f"{trial}-s{seed}" for seed in found.seeds]
-    states = trials.loc[trials["trial_id"].isin(wanted), "state"]
-    ended = states.isin(_ENDED).sum()
-    return float((states == "complete").sum() / ended) if ended else 1.0
+    ended = trials["state"].isin(_ENDED).sum()
+    return float((trials["state"] == "complete").sum() / ended) if ended else 1.0
 
 
-def _searched_front(search: Records, goals: Sequence[Objective]) -> set[str]:
-    complete = search.trials[search.trials["state"] == "complete"]
-    values = complete.reindex(columns=[goal.name for goal in goals]).to_numpy(dtype=np.float64)
-    on_front = nondominated(values, [goal.direction for goal in goals])
-    return set(complete.loc[on_front, "trial_id"])
-
-
-def _baseline(search: Records) -> str:
-    found = search.trials.loc[search.trials["role"] == "baseline", "trial_id"]
-    return str(found.iloc[0]) if len(found) else ""
-
-
-def _technique(search: Records, trial: str, base: str) -> str:
+def _technique(search: Records, trial: str, base: str | None) -> str:
     if trial not in search.configs:
         return ""
-    return technique_summary(search.configs[trial], search.configs.get(base, PLAIN))
+    return technique_summary(search.configs[trial], search.configs.get(base or "", PLAIN))
 
 
-def _number(searched: pd.DataFrame, trial: str, name: str) -> float:
-    return float(searched[name].get(trial, math.nan)) if name in searched else math.nan
+def _known(table: pd.DataFrame, name: str, trial: str, unknown: Any) -> Any:
+    return table[name].get(trial, unknown) if name in table else unknown
 
 
 def _listed(block: Any, name: str, kind: type) -> list[Any]:

@@ -91,41 +91,25 @@ def promised(table: pd.DataFrame, goals: Sequence[Objective]) -> str:
     return f"Searched values were {' and '.join(parts)}{over}{curse}"
 
 
-def choice(table: pd.DataFrame, goals: Sequence[Objective]) -> tuple[str, str] | None:
-    """Name the finalist to take, and say why; None where none is confirmed.
-
-    Of those on the front of the means: among the harmless the one with the best perplexity (or
-    first objective), and where none is harmless the one with the lowest recon_loss.
-    """
+def choice(table: pd.DataFrame) -> dict[str, Any] | None:
+    """The row of the finalist to take, the first by its means; None where none is confirmed."""
     rows = table[(table["role"] != "baseline") & table["on_front"]]
-    if rows.empty:
-        return None
-    harmless = rows[rows["harmless"]]
-    goal = next((goal for goal in goals if goal.name == "perplexity"), goals[0])
-    if len(harmless):
-        row = row_dicts(harmless.sort_values(goal.name, ascending=goal.direction == "min"))[0]
-        superlative = "highest" if goal.direction == "max" else "lowest"
-        why = f"the {superlative} confirmed {goal.name} without harm"
-    else:
-        row = row_dicts(rows.sort_values("recon_loss"))[0]
-        why = "the lowest confirmed recon_loss; none is without harm"
-        if not _has_baseline(table):
-            why = "the lowest confirmed recon_loss; there is no baseline to hold it against"
-    told = f"{_values(row, table)}: {why}"
-    share = probability(row)
-    if share != _ABSENT:
-        told += f"; on the front with a probability of {share}"
-    return str(row["trial_id"]), told
+    return None if rows.empty else row_dicts(rows.sort_values("position"))[0]
 
 
 def sentences(table: pd.DataFrame, goals: Sequence[Objective]) -> list[str]:
     """Say what the confirmation tells: how much was luck, and which config to take."""
     told = [promised(table, goals)]
-    chosen = choice(table, goals)
+    chosen = choice(table)
     if chosen is None:
-        told.append("No finalist is confirmed: none was trained to its end on the front")
+        told.append("No finalist is confirmed: none is on the front of the means")
     else:
-        told.append(f"Take {chosen[0]}: {chosen[1]}")
+        share = probability(chosen)
+        on_front = f", on the front with a probability of {share}" if share != _ABSENT else ""
+        told.append(
+            f"Take {chosen['trial_id']}: {_values(chosen, table)}{on_front}; first by its means: "
+            f"{chosen['reason']}"
+        )
     if table["probability"].isna().all() and table["seeds_complete"].max() == 1:
         told.append("With one seed there is neither a deviation nor a probability")
     return [line for line in told if line]
@@ -150,7 +134,7 @@ def _cells(row: Mapping[str, Any], shown: Sequence[str], held: bool) -> list[str
         str(seeds) if complete == seeds else f"{complete} of {seeds}",
         *(f"{_searched(row, name)} → {spread(row, name)}" for name in shown),
         f"{'yes' if row['on_front'] else 'no'} ({probability(row)})" if complete else _ABSENT,
-        "yes" if row["harmless"] else "no" if held and complete else _ABSENT,
+        ("yes" if row["harmless"] else "no") if held and complete else _ABSENT,
         format(row["active_codes"], ".0f") if math.isfinite(row["active_codes"]) else _ABSENT,
         "baseline" if base else row["technique"],
     ]
