@@ -7,7 +7,7 @@ its spec must be whole.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import yaml
 
 from analysis.errors import RunError
 from analysis.flatten import parameters
+from analysis.report_columns import ReportColumns
 from analysis.reported import REPORTED
 from analysis.trial_folder import Trial, read_trial
 
@@ -93,6 +94,7 @@ def read_run(run: Path) -> Records:
     """Read a run's folder; raises RunError for a bad spec, and for nothing that a trial left."""
     spec = read_spec(run)
     trials: dict[str, Trial] = {}
+    reports = ReportColumns(METRICS)
     skipped: list[str] = []
     for folder in _trial_folders(run):
         try:
@@ -104,12 +106,13 @@ def read_run(run: Path) -> Records:
             first = trials[trial.trial_id].folder.name
             skipped.append(f"{folder.name}: trial {trial.trial_id} was read from {first} already")
             continue
-        trials[trial.trial_id] = trial
+        reports.add(trial)
+        trials[trial.trial_id] = replace(trial, reports=trial.reports[-1:])
     ordered = sorted(trials.values(), key=lambda trial: (trial.started, trial.trial_id))
     return Records(
         run=run,
         spec=spec,
-        reports=_reports_frame(ordered),
+        reports=reports.frame([trial.trial_id for trial in ordered]),
         trials=_trials_frame(ordered),
         configs={trial.trial_id: trial.config for trial in ordered},
         skipped=tuple(skipped),
@@ -136,39 +139,15 @@ def _trial_folders(run: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
 
 
-def _reports_frame(trials: Sequence[Trial]) -> pd.DataFrame:
-    rows = [
-        {"trial_id": trial.trial_id, "timestamp": report.timestamp, **report.metrics}
-        | {"done": report.done, "diverged": report.diverged}
-        for trial in trials
-        for report in trial.reports
-    ]
-    return _frame(rows, ("trial_id", "timestamp"), ("done", "diverged")).astype(
-        {"done": bool, "diverged": bool}
-    )
-
-
 def _trials_frame(trials: Sequence[Trial]) -> pd.DataFrame:
+    first = ("trial_id", "role", "state", "folder", "reason")
     rows = [
-        {
-            "trial_id": trial.trial_id,
-            "role": trial.role,
-            "state": trial.state,
-            "folder": trial.folder,
-            "reason": trial.reason,
-            **(trial.reports[-1].metrics if trial.reports else {}),
-        }
+        {name: getattr(trial, name) for name in first}
+        | (trial.reports[-1].metrics if trial.reports else {})
         for trial in trials
     ]
-    frame = _frame(rows, ("trial_id", "role", "state", "folder", "reason"), ())
+    names = dict.fromkeys(name for row in rows for name in row)
+    metrics = [name for name in dict.fromkeys([*METRICS, *names]) if name not in first]
+    frame = pd.DataFrame(rows, columns=[*first, *metrics])
+    frame = frame.astype(dict.fromkeys(metrics, "float64"))
     return frame.join(pd.DataFrame([parameters(trial.config) for trial in trials], frame.index))
-
-
-def _frame(
-    rows: Sequence[Mapping[str, Any]], first: Sequence[str], last: Sequence[str]
-) -> pd.DataFrame:
-    """Make a frame of the columns `first`, METRICS and whatever else there is, `last`."""
-    more = dict.fromkeys(key for row in rows for key in row)
-    metrics = [key for key in dict.fromkeys([*METRICS, *more]) if key not in {*first, *last}]
-    frame = pd.DataFrame(list(rows), columns=[*first, *metrics, *last])
-    return frame.astype(dict.fromkeys(metrics, "float64"))

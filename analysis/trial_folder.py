@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeGuard
@@ -154,30 +154,40 @@ def _parse(line: str) -> Report | None:
     while start >= 0:
         try:
             values = json.loads(line[start:])
-        except ValueError:
-            start = line.find("{", start + 1)
-        else:
             return _report(values) if {"trial_id", "samples"} <= values.keys() else None
+        except (ValueError, OverflowError):  # half a line, or a number beyond all floats
+            start = line.find("{", start + 1)
     return None
 
 
 def _report(values: dict[str, Any]) -> Report | None:
     if not _is_finite(values["samples"]):
         return None
-    own = {key: value for key, value in values.items() if key not in _NO_METRICS}
     timestamp = values.get("timestamp")
     return Report(
-        # Text is left out: it is no metric, and Ray writes a NumPy NaN as the text "null".
-        metrics={
-            key: float(value)
-            for key, value in flatten(own, "/").items()
-            if isinstance(value, (int, float))
-        },
+        metrics=_metrics(values),
         done=values.get("done") is True,
         diverged=values.get("diverged") is True,
         reason=str(values.get("reason") or ""),
         timestamp=float(timestamp) if _is_finite(timestamp) else math.inf,
     )
+
+
+def _metrics(values: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of a report, those of a nested dict under joined names.
+
+    Text is left out: it is no metric, and Ray writes a NumPy NaN as the text "null".
+    """
+    found: dict[str, float] = {}
+    for key, value in values.items():
+        if key in _NO_METRICS:
+            continue
+        if isinstance(value, (float, int)):
+            found[key] = float(value)
+        elif isinstance(value, dict):
+            nested = flatten(value, "/", f"{key}/")
+            found |= {k: float(v) for k, v in nested.items() if isinstance(v, (float, int))}
+    return found
 
 
 def _is_finite(value: object) -> TypeGuard[float]:
