@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from analysis.records import Records
     from trainables.config import TrialConfig
+    from vqtune.report import Report
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -115,6 +116,7 @@ def search(**options: Any) -> None:
     print_front(records, None, console)
     _end_without_trials(records)
     click.echo(f"Records: {shown}   Optuna journal: {shown}/optuna.journal")
+    _end_with_report(records, options["wandb"])
     exported = f"exported/{run.name}"
     export_line = ["export", shown, "--top", "3", "--out", exported]
     click.echo(f"Next:  {_command()} {shlex.join(export_line)}")
@@ -266,6 +268,24 @@ def front(
 @main.command()
 @click.argument("run")
 @click.option(
+    "--wandb", metavar="PROJECT", help="Log a summary of the search into this W&B project, too."
+)
+def report(run: str, wandb: str | None) -> None:
+    """Write RUN's report: one page that works offline, and its pictures as PNG files."""
+    from analysis.records import find_run, read_run  # noqa: PLC0415
+    from vqtune.report import report as write_report  # noqa: PLC0415
+
+    folder = find_run(run)
+    made = write_report(read_run(folder), _command(), _shown(folder))
+    click.echo(made.headline)
+    click.echo(f"Report: {_shown(made.page)}   Pictures: {_shown(folder / 'report')}")
+    if wandb is not None:
+        _summarise(made, wandb)
+
+
+@main.command()
+@click.argument("run")
+@click.option(
     "--top",
     type=click.IntRange(min=1),
     default=3,
@@ -390,6 +410,34 @@ def _end_without_trials(records: Records) -> None:
     if not any(records.trials["state"] == "complete"):
         click.echo("No trial was completed")
         sys.exit(FAILED)
+
+
+def _end_with_report(records: Records, wandb: str | None) -> None:
+    """Write a search's report; whatever happens to it, the search has ended well."""
+    from vqtune.wandb_link import read_urls  # noqa: PLC0415
+
+    try:
+        from vqtune.report import report as write_report  # noqa: PLC0415
+
+        made = write_report(records, _command(), _shown(records.run))
+    except Exception as error:
+        told = " ".join(f"{type(error).__name__}: {error}".split())
+        click.echo(f"Note: the report could not be written: {told}")
+        return
+    click.echo(f"Report: {_shown(made.page)}")
+    if wandb is not None:
+        _summarise(made, wandb, offline=not read_urls(records.run))
+
+
+def _summarise(made: Report, project: str, offline: bool = False) -> None:
+    from vqtune.summary_run import log_summary  # noqa: PLC0415
+
+    where = log_summary(made, project, lambda line: click.echo(f"Note: {line}"), offline)
+    if where is not None and "://" in where:
+        click.echo(f"W&B summary: {where}")
+    elif where is not None:
+        place = shlex.quote(_shown(Path(where)))
+        click.echo(f"W&B summary, kept offline; send it with: wandb sync {place}")
 
 
 def _read(run: Path) -> Records:

@@ -6,7 +6,6 @@ two actors a trial.
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 from collections.abc import Callable
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ray.tune import Callback
+
+from vqtune.wandb_link import choose_mode, quiet_settings, read_urls, write_urls
 
 _NOT_METRICS = {"trial_id", "reason", "done", "diverged", "complete", "timestamp", "config"}
 
@@ -32,6 +33,7 @@ class WandbTracker(Callback):  # type: ignore[misc]
         self.project, self.search, self.folder, self.warn = project, search, folder, warn
         self.mode: Any = None  # known when W&B has answered, or has not
         self._runs: dict[str, Any] = {}
+        self._urls = read_urls(folder)
         self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._failed = False
         self._thread = threading.Thread(target=self._work, name="wandb", daemon=True)
@@ -74,7 +76,7 @@ class WandbTracker(Callback):  # type: ignore[misc]
         self._thread.join()
 
     def _work(self) -> None:
-        self.mode = _mode(self.warn)
+        self.mode = choose_mode(self.warn)
         while (job := self._queue.get()) is not None:
             try:
                 job()
@@ -103,6 +105,9 @@ class WandbTracker(Callback):  # type: ignore[misc]
         run.define_metric("samples")
         run.define_metric("*", step_metric="samples")
         self._runs[trial_id] = run
+        if self.mode == "online":
+            self._urls[trial_id] = run.url
+            write_urls(self.folder, self._urls)
 
     def _init(self, config: dict[str, Any]) -> Any:
         import wandb  # noqa: PLC0415
@@ -118,7 +123,7 @@ class WandbTracker(Callback):  # type: ignore[misc]
             dir=str(self.folder),
             mode=self.mode,
             reinit="create_new",
-            settings=wandb.Settings(console="off", silent=True, x_disable_stats=True),
+            settings=quiet_settings(),
         )
 
     def _end(self, trial_id: str, state: str) -> None:
@@ -129,21 +134,3 @@ class WandbTracker(Callback):  # type: ignore[misc]
             run.finish(exit_code=int(state == "failed"))
 
         self._queue.put(end)
-
-
-def _mode(warn: Callable[[str], None]) -> Any:
-    """Online, unless WANDB_MODE says otherwise or W&B lets nobody in."""
-    import wandb  # noqa: PLC0415
-
-    mode = os.environ.get("WANDB_MODE", "online")
-    if mode != "online":
-        return mode
-    try:
-        wandb.setup(settings=wandb.Settings(silent=True))
-        if wandb.login(prompt=False):
-            return mode
-        reason = "nobody is logged in (wandb login)"
-    except Exception as error:  # a server that is not there, a key that is none
-        reason = str(error).rstrip(".")
-    warn(f"W&B: {reason}; the runs are kept offline for wandb sync")
-    return "offline"

@@ -1,0 +1,84 @@
+"""`vqtune report`: a run's page with its pictures, and what it says in one sentence."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from analysis.confirmed import confirmed
+from analysis.errors import RunError
+from analysis.findings import Findings, find
+from analysis.records import Records
+from analysis.report.commands import Commands
+from analysis.report.headline import headline
+from analysis.report.page import write_findings
+from vqtune.specimens import specimens
+from vqtune.wandb_link import read_urls
+
+_OTHERS = {
+    "ablation": "is an ablation, whose table is ablation.csv in it",
+    "confirm": "is a confirmation, which the report of its search shows",
+}
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report that has been written.
+
+    Attributes:
+        page: the HTML file.
+        headline: its first sentence.
+        findings: what it shows.
+    """
+
+    page: Path
+    headline: str
+    findings: Findings
+
+
+def report(records: Records, command: str, shown: str) -> Report:
+    """Write RUN/report.html and RUN/report/*.png.
+
+    Args:
+        records: the run.
+        command: what the page calls vqtune.
+        shown: what it calls the run.
+
+    Raises:
+        RunError: a run that is no search's, or a folder that cannot be written.
+    """
+    for kind, what in _OTHERS.items():
+        if kind in records.spec:
+            raise RunError(f"{records.run}: {what}; allowed: the run of a search")
+    findings = find(records, None, confirmed(records), None)
+    titles = {part.trial_id: part.title for part in findings.cast}
+    findings = replace(findings, specimens=specimens(records, titles))
+    try:
+        page = write_findings(
+            findings,
+            records.run,
+            _commands(findings, command, shown),
+            read_urls(records.run),
+        )
+    except OSError as error:
+        raise RunError(
+            f"{error.filename or records.run}: cannot be written: {error.strerror or error}"
+        ) from None
+    return Report(page, headline(findings).sentence, findings)
+
+
+def _commands(findings: Findings, command: str, shown: str) -> Commands:
+    exported = f"exported/{findings.records.run.resolve().name}"
+    front = findings.ranked[findings.ranked["on_front"]]
+    best = f"{exported}/01-{front['trial_id'].iloc[0]}.yaml" if len(front) else "CONFIG"
+
+    def line(*arguments: str) -> str:
+        return f"{command} {shlex.join(arguments)}"
+
+    return Commands(
+        confirm=line("confirm", shown, "--top", "5", "--seeds", "3"),
+        export=line("export", shown, "--top", "3", "--out", exported),
+        retrain=line("train", best),
+        front=line("front", shown),
+    )
