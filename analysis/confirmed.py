@@ -187,7 +187,7 @@ def _means(search: Records, complete: Mapping[str, pd.DataFrame]) -> Records:
         means = {
             t: float(own[name].mean()) if name in own else math.nan for t, own in complete.items()
         }
-        trials[name] = trials["trial_id"].map(means)
+        trials[name] = trials["trial_id"].map(means).astype("float64")
     return replace(search, trials=trials)
 
 
