@@ -23,9 +23,13 @@ def flatten(values: Mapping[str, Any], separator: str, prefix: str = "") -> dict
 def parameters(config: Mapping[str, Any]) -> dict[str, Any]:
     """Name a nested config's values as in `config.codebook.size`.
 
-    A null is a technique that is off or a value left to the data, and is left out.
+    A null is a technique that is off or a value left to the data, and is left out. A technique
+    that is on and has no parameters, such as `config.codebook.cosine`, is True.
     """
     flat = flatten(config, ".", "config.")
+    for name, block in config.get("codebook", {}).items():
+        if isinstance(block, Mapping) and not block:
+            flat[f"config.codebook.{name}"] = True
     return {path: value for path, value in flat.items() if value is not None}
 
 

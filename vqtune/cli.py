@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 import shlex
 import shutil
 import sys
@@ -53,6 +54,9 @@ class Commands(click.Group):
             click.echo(f"Error: {error}", err=True)
             sys.exit(BAD_INPUT)
         except OSError as error:
+            if error.errno == errno.EPIPE:  # the reader has seen enough, as in `| head`
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                sys.exit(DONE)
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             where = f" at {error.filename}" if error.filename else ""
@@ -263,6 +267,36 @@ def front(
         return
     table = top_table(records, top, asked)
     click.echo(to_csv(table) if form == "csv" else to_json(table), nl=form == "json")
+
+
+@main.command()
+@click.argument("run")
+@click.option(
+    "--out",
+    type=FOLDER,
+    metavar="FILE",
+    help="A new file, .parquet or .csv; without it, CSV is printed.",
+)
+def records(run: str, out: Path | None) -> None:
+    """Write every report of RUN's trials as one table, also while the search is at work.
+
+    One row a report, with the trial's parameters, state and cost beside the metrics. Rows where
+    the column `last` is true are one row a trial.
+    """
+    from analysis.records import find_run, read_run  # noqa: PLC0415
+    from analysis.tidy import check_out, tidy, write_tidy  # noqa: PLC0415
+
+    if out is not None:
+        check_out(out)
+    found = read_run(find_run(run))
+    for message in found.skipped:
+        click.echo(f"Note: {message}", err=True)
+    table = tidy(found)
+    if out is None:
+        table.to_csv(sys.stdout, index=False, lineterminator="\n")
+        return
+    write_tidy(table, out)
+    click.echo(f"Written to {out}: {len(table)} rows of {table.shape[1]} columns")
 
 
 @main.command()

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -118,6 +120,34 @@ def test_the_states_of_all_trials_are_counted(mixed: Mixed) -> None:
     name, _, counts = call("front", mixed.run).splitlines()[0].partition(": ")
     assert name == "mixed"
     assert set(counts.split(", ")) == {"3 complete", "1 stopped", "1 failed", "1 diverged"}
+
+
+# --- records ------------------------------------------------------------------------------------
+
+
+def test_every_report_as_a_table(finished: Searched, tmp_path: Path) -> None:
+    printed = call("records", finished.run)
+    rows = list(csv.DictReader(io.StringIO(printed)))
+    assert len(rows) == len(finished.records.reports)
+    assert [row["samples"] for row in rows[:4]] == ["80.0", "160.0", "240.0", "320.0"]
+    told = call("records", finished.run, "--out", tmp_path / "r.csv")
+    assert told == f"Written to {tmp_path / 'r.csv'}: {len(rows)} rows of {len(rows[0])} columns\n"
+    assert (tmp_path / "r.csv").read_text() == printed
+    call("records", finished.run, "--out", tmp_path / "r.parquet")
+    table = pd.read_parquet(tmp_path / "r.parquet")
+    assert table["recon_loss"].tolist() == [float(row["recon_loss"]) for row in rows]
+    for name in ("r.parquet", "r.json"):
+        result = CliRunner().invoke(
+            main, ["records", str(finished.run), "--out", str(tmp_path / name)]
+        )
+        assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+
+
+def test_a_reader_that_has_seen_enough_ends_it_quietly(finished: Searched) -> None:
+    command = f"{shlex.join(VQTUNE)} records {finished.run} | head -1"
+    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert ended.stdout.startswith("trial_id,role,")
+    assert ended.stderr == ""
 
 
 # --- export -------------------------------------------------------------------------------------
