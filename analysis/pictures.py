@@ -5,21 +5,18 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from functools import partial
-from typing import Literal
 
 import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from analysis.specimen import Array
+from analysis.specimen import Array, Kind
 
 Pixels = npt.NDArray[np.uint8]
 
 
-def pixels(
-    arrays: Sequence[Array], kind: Literal["spectrogram", "image", "series"]
-) -> list[Pixels]:
+def pixels(arrays: Sequence[Array], kind: Kind) -> list[Pixels]:
     """Bring one example and its reconstructions to pixels [H, W, 3] on one scale.
 
     The scale is that of the first array, the example; what a reconstruction has beyond it is cut
@@ -40,7 +37,14 @@ def pixels(
 
 
 def png(image: Pixels) -> bytes:
-    """Write pixels [H, W, 3] as a PNG file."""
+    """Write pixels [H, W, 3] as a PNG file, by a palette where they have at most 256 colours."""
+    packed = image.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], dtype=np.uint32)
+    colours, places = np.unique(packed, return_inverse=True)
+    if len(colours) <= 256:
+        drawn = Image.fromarray(places.reshape(packed.shape).astype(np.uint8), mode="P")
+        drawn.putpalette([int(c >> shift) & 255 for c in colours for shift in (16, 8, 0)])
+    else:
+        drawn = Image.fromarray(image)
     file = io.BytesIO()
-    Image.fromarray(image).save(file, format="PNG", optimize=True)
+    drawn.save(file, format="PNG", optimize=True)
     return file.getvalue()

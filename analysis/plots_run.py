@@ -23,12 +23,14 @@ def front(findings: Findings) -> Figure | None:
     figure = Figure(figsize=(5.2, 3.6))
     axes = figure.subplots()
     values = np.array([[row[name] for name in names] for row in findings.rows], dtype=float)
-    mask = nondominated(values, [goal.direction for goal in goals])
+    mask = np.array([bool(row["on_front"]) for row in findings.rows])
     x, y = values.T
     axes.scatter(x[~mask], y[~mask], s=16, facecolors="none", edgecolors="#767c86", linewidths=0.9)
-    line = values[mask][np.argsort(values[mask][:, 0])]
-    rising = goals[0].direction == "max"
-    axes.step(*line.T, where="pre" if rising else "post", color="#1c1e22", linewidth=1)
+    if len(findings.objectives) == 2:
+        steps = values[mask][nondominated(values[mask], [goal.direction for goal in goals])]
+        rising = goals[0].direction == "max"
+        line = steps[np.argsort(steps[:, 0])].T
+        axes.step(*line, where="pre" if rising else "post", color="#1c1e22", linewidth=1)
     axes.scatter(x[mask], y[mask], s=18, color="#1c1e22", label="front")
     for row in findings.rows:
         part = findings.cast.get(row["trial_id"])
@@ -73,7 +75,7 @@ def curves(findings: Findings) -> Figure | None:
             else:
                 axes.plot(sound["samples"], sound[name], color=colour, alpha=alpha, linewidth=0.7)
         axes.set(xlabel="samples", ylabel=name)
-        if axes.get_legend_handles_labels()[1] and name == _CURVES[0]:
+        if axes.get_legend_handles_labels()[1] and name == _CURVES[1]:
             axes.legend()
     return figure
 
@@ -96,7 +98,7 @@ def confirmed(findings: Findings) -> Figure | None:
         part = findings.cast.get(row["trial_id"])
         colour = part.colour if part else "#767c86"
         searched, mean = (row[f"{x}_searched"], row[f"{y}_searched"]), (row[x], row[y])
-        arrow = {"arrowstyle": "->", "color": "#767c86", "linewidth": 0.8}
+        arrow = {"arrowstyle": "->", "color": "#767c86", "linewidth": 0.8, "shrinkB": 6}
         axes.annotate("", xy=mean, xytext=searched, arrowprops=arrow)
         axes.scatter(*searched, s=30, facecolors="white", edgecolors=colour)
         axes.errorbar(

@@ -31,7 +31,8 @@ def importance(findings: Findings) -> Figure | None:
         names = [str(name).removeprefix("config.") for name in top["parameter"]]
         axes.set_yticks(places, names)
         axes.set(xlabel="share of the importance", title=f"for {objective}")
-        axes.legend(loc="lower right")
+    names = axes.get_legend_handles_labels()
+    figure.legend(*names, loc="outside lower center", ncols=2)
     return figure
 
 
@@ -66,16 +67,16 @@ def techniques(findings: Findings) -> Figure | None:
     metrics = list(dict.fromkeys(table["metric"]))
     if not shown:
         return None
-    figure = Figure(figsize=(2.0 * len(shown) + 0.6, 1.7 * len(metrics) + 0.3))
-    grid = figure.subplots(len(metrics), len(shown), sharex=True, sharey="row", squeeze=False)
-    for column, (technique, own) in enumerate(shown):
-        grid[0, column].set_title(str(technique))
-        for row, name in enumerate(metrics):
+    figure = Figure(figsize=(2.6 * len(metrics) + 0.4, 1.35 * len(shown) + 0.6))
+    grid = figure.subplots(len(shown), len(metrics), sharex=True, sharey="col", squeeze=False)
+    for row, (technique, own) in enumerate(shown):
+        for column, name in enumerate(metrics):
             axes = grid[row, column]
             _bands(axes, own[own["metric"] == name])
-            if column == 0:
-                axes.set_ylabel(name)
-        grid[-1, column].set_xlabel("samples")
+            axes.set_ylabel(name)
+            axes.set_title(str(technique) if column == 0 else "", loc="left")
+    for axes in grid[-1]:
+        axes.set_xlabel("samples")
     grid[0, 0].legend()
     return figure
 

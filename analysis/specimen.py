@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+Kind = Literal["spectrogram", "image", "series"]
 Array = npt.NDArray[np.floating[Any] | np.integer[Any]]
 
 
@@ -51,5 +52,5 @@ class Specimens(NamedTuple):
     """The baseline and the best trials, in the order in which they are shown."""
 
     trials: tuple[Specimen, ...]
-    kind: Literal["spectrogram", "image", "series"]
+    kind: Kind
     note: str

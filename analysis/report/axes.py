@@ -15,6 +15,10 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 
 # An axis is logarithmic where the largest value would squash the others into a corner.
 _SQUASHED = 10.0
+# Values whose relative difference is below are drawn as one.
+_EQUAL = 1e-9
+# What is beyond is not drawn for; the range of a logarithmic axis; how far off a place may be.
+_HUGE, _DECADES, _OFF = 1e150, 1e12, 100.0
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,8 @@ class Axis:
     def place(self, value: float) -> float:
         """Where `value` lies, in per cent from the low end; beyond 0 or 100 outside."""
         low, high, value = (self._line(number) for number in (self.low, self.high, value))
-        return round(100 * (value - low) / (high - low), 2)
+        share = (value - low) / (high - low)
+        return round(100 * min(max(share, -_OFF), _OFF), 2)
 
     def _line(self, value: float) -> float:
         return math.log10(max(value, 1e-300)) if self.log else value
@@ -59,7 +64,7 @@ def make_axis(
 
     Args:
         label: what is measured.
-        values: what is to be shown; none give an axis from 0 to 1.
+        values: what is to be shown, as far as it is finite; none give an axis from 0 to 1.
         hint: which way is better.
         zero: whether 0 is to be on the axis.
         log: whether it is logarithmic; None decides by the values.
@@ -67,20 +72,21 @@ def make_axis(
         count: about how many ticks.
 
     """
-    finite = np.asarray([value for value in values if math.isfinite(value)], dtype=np.float64)
-    positive = len(finite) > 0 and bool((finite > 0).all())
+    finite = np.asarray([value for value in values if abs(value) < _HUGE], dtype=np.float64)
+    positive = len(finite) > 0 and bool(finite.min() > finite.max() / _DECADES > 0)
     if log is None:
         log = positive and not zero and finite.max() > _SQUASHED * float(np.median(finite))
     log = log and positive
     low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
     if log:
-        room = (high / low) ** margin if high > low else 2.0
+        room = (high / low) ** margin if high > low * (1 + _EQUAL) else 2.0
         low, high = low / room, high * room
     else:
         low, high = (min(low, 0.0), max(high, 0.0)) if zero else (low, high)
-        room = (high - low) * margin if high > low else abs(high) * 0.1 or 1.0
+        size = max(abs(low), abs(high))
+        room = (high - low) * margin if high - low > _EQUAL * size else size * 0.1 or 1.0
         low -= 0.0 if zero and low == 0 else room
-        high += 0.0 if zero and high == 0 else room
+        high += 0.0 if zero and high == 0 > low else room
     bare = Axis(label, low, high, log, (), hint)
     return Axis(label, low, high, log, _ticks(bare, count), hint)
 
@@ -109,9 +115,12 @@ def tick_label(value: float) -> str:
 
 
 def path(points: Iterable[tuple[float, float]]) -> str:
-    """Write an SVG path through places in per cent, y upwards, in a viewBox of 1000 x 1000."""
+    """Write an SVG path through places in per cent, y upwards, in a viewBox of 1000 x 1000.
+
+    A single place is a line of no length, which a round cap shows as a dot.
+    """
     told = [f"{10 * x:.0f} {1000 - 10 * y:.0f}" for x, y in points]
-    return f"M{told[0]}L{' '.join(told[1:])}" if len(told) > 1 else ""
+    return f"M{told[0]}L{' '.join(told[1:] or told)}" if told else ""
 
 
 def crosses(points: Iterable[tuple[float, float]]) -> str:

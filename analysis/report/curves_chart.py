@@ -24,13 +24,17 @@ _LAYERS = ("failed", "diverged", "running", "stopped", "complete")
 
 @dataclass(frozen=True)
 class Curve:
-    """One trial's line: `part` is its part or its state, `end` its last value's place."""
+    """One trial's line, a dot where it has reported once.
+
+    `part` is its part or its state, `end` the place of its last value.
+    """
 
     trial_id: str
     part: str
     tag: str
     path: str
     end: float
+    once: bool
     label: str
 
 
@@ -46,14 +50,13 @@ class CurvesChart:
 
 
 def curves_charts(findings: Findings) -> tuple[CurvesChart, ...]:
-    """Draw each of METRICS over samples; none where no trial has reported twice."""
+    """Draw each of METRICS over samples; none where no trial has reported."""
     reports = findings.records.reports
     samples = [0.0, *reports["samples"].tolist()]
     x = make_axis("samples", samples, zero=True, log=False, margin=0.0, count=4)
     charts = []
     for name in METRICS:
         sound = reports[~reports["diverged"] & reports[name].map(math.isfinite)]
-        sound = sound[sound["trial_id"].duplicated(keep=False)]
         if sound.empty:
             continue
         y = make_axis(name, sound[name].tolist(), hint=_HINTS[name])
@@ -83,6 +86,7 @@ def _curve(
         tag=part.tag if part else "",
         path=path((x.place(a), y.place(b)) for a, b in points),
         end=y.place(value),
+        once=len(points) == 1,
         label=f"{title}: {name} {metric(name, value)}, {state}",
     )
 

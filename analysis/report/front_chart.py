@@ -102,12 +102,13 @@ def front_chart(findings: Findings, wandb_urls: Mapping[str, str]) -> FrontChart
         _point(findings, row, place, names, wandb_urls)
         for row, place in zip(rows, places, strict=True)
     ]
+    front = [place for row, place in zip(rows, places, strict=True) if row["on_front"]]
     broken, limit = _broken(findings, goals, x, y)
     return FrontChart(
         x=x,
         y=y,
         points=tuple(sorted(points, key=lambda point: _LAYERS.index(point.part))),
-        staircase=_staircase(places, goals) if len(findings.objectives) <= 2 else "",
+        staircase=_staircase(front, goals) if len(findings.objectives) <= 2 and front else "",
         broken=broken,
         limit=limit,
         stopped=_stopped(findings, names, x, y) if len(names) == 2 else "",

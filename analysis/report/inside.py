@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,13 +13,13 @@ from analysis.findings import Findings
 from analysis.pictures import Pixels, pixels, png
 from analysis.report.axes import Axis, crosses, dots, make_axis, path
 from analysis.report.numbers import count
-from analysis.specimen import Array, Specimen, Specimens
+from analysis.specimen import Array, Kind, Specimen, Specimens
 
 # Points of one line or one cloud: more would not be seen and would make the page heavy.
 _LINE_POINTS = 400
 _CLOUD_POINTS = 1500
 # Of sound in the page, in bytes, so that it stays under 5 MB as a whole.
-_AUDIO = 2_000_000
+_AUDIO = 2_200_000
 # Codes are drawn in this many sizes, by their use.
 _SIZES = 4
 
@@ -88,14 +88,15 @@ def inside(findings: Findings) -> Inside:
         note = "Nobody has looked into the codebooks of this run."
         return Inside(None, (), (), "", (note,))
     notes = [found.note, *(f"{one.title}: {one.note}" for one in found.trials if one.note)]
-    examples = _examples(found, findings.cast)
-    if any(one.audio for one in found.trials) and not _sounds(found):
+    groups = _groups(found)
+    heard = _bytes_of_sound(groups) <= _AUDIO
+    if not heard:
         notes.append("The examples are too long to be heard in this page.")
     clouds = [_cloud(one, findings.cast) for one in found.trials]
     return Inside(
         usage=_usage(found.trials, findings.cast),
         clouds=tuple(cloud for cloud in clouds if cloud is not None),
-        examples=examples,
+        examples=tuple(_examples(groups, found.kind, findings.cast, heard)),
         kind=found.kind,
         notes=tuple(note for note in notes if note),
     )
@@ -175,33 +176,33 @@ def _cloud(one: Specimen, cast: Cast) -> Cloud | None:
     )
 
 
-def _examples(found: Specimens, cast: Cast) -> tuple[tuple[Picture, ...], ...]:
-    """Rows of one example each: the example, then its reconstructions.
-
-    Where the trials were shown different examples, each has rows of its own.
-    """
-    shown = [one for one in found.trials if one.inputs and one.outputs]
-    if not shown:
-        return ()
-    sounds = _sounds(found)
+def _groups(found: Specimens) -> list[list[Specimen]]:
+    """The specimens with examples, those that were shown the same ones together."""
     groups: list[list[Specimen]] = []
-    for one in shown:
+    for one in found.trials:
+        if not one.inputs or len(one.inputs) != len(one.outputs):
+            continue
         group = next((g for g in groups if _same_inputs(g[0], one)), None)
         if group is None:
             groups.append([one])
         else:
             group.append(one)
-    rows = []
+    return groups
+
+
+def _examples(
+    groups: Sequence[Sequence[Specimen]], kind: Kind, cast: Cast, sounds: bool
+) -> Iterator[tuple[Picture, ...]]:
+    """Rows of one example each: the example, then its reconstructions."""
     for group in groups:
         for i, example in enumerate(group[0].inputs):
-            images = pixels([example, *(one.outputs[i] for one in group)], found.kind)
+            images = pixels([example, *(one.outputs[i] for one in group)], kind)
             first = _picture(images[0], f"example {i + 1}", "input", group[0], i, 0, sounds)
             others = [
                 _picture(image, one.title, _part(one, cast), one, i, 1, sounds)
                 for image, one in zip(images[1:], group, strict=True)
             ]
-            rows.append((first, *others))
-    return tuple(rows)
+            yield (first, *others)
 
 
 def _picture(
@@ -227,8 +228,10 @@ def _same_inputs(first: Specimen, second: Specimen) -> bool:
     )
 
 
-def _sounds(found: Specimens) -> bool:
-    return sum(len(wav) for one in found.trials for pair in one.audio for wav in pair) <= _AUDIO
+def _bytes_of_sound(groups: Sequence[Sequence[Specimen]]) -> int:
+    """Count the outputs' sound, and the inputs' once a group."""
+    inputs = sum(len(pair[0]) for group in groups for pair in group[0].audio)
+    return inputs + sum(len(pair[1]) for group in groups for one in group for pair in one.audio)
 
 
 def _uri(kind: str, content: bytes) -> str:
