@@ -19,7 +19,7 @@ from analysis.records import Records, find_run, read_run
 from trainables.config import TrialConfig
 from trainables.errors import InputError
 from vqtune.planned import PlannedTrial, left, train_left
-from vqtune.run_folder import RunFolder, read_spec, write_text, write_yaml
+from vqtune.run_folder import RunFolder, read_spec, unstarted, write_text, write_yaml
 from vqtune.session import Outcome, RunRequest, begun, opened
 
 TABLE = "confirmed.csv"
@@ -92,8 +92,8 @@ def _ended_search(path: Path) -> Records:
 def _run_request(request: Request, search: Records, there: RunFolder) -> RunRequest:
     """Where the confirmation stands; its trials take what those of the search took."""
     begun_before = there.spec.exists()
-    if not begun_before and there.trials.is_dir() and any(there.trials.iterdir()):
-        raise InputError("holds trials but no spec.yaml; allowed: move it away", str(there.path))
+    if there.path.exists() and not begun_before and not unstarted(there):
+        raise InputError("is no confirmation; allowed: move it away", str(there.path))
     took = search.spec.get("resources")
     share: dict[str, Any] = took if isinstance(took, dict) and not begun_before else {}
 

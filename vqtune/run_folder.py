@@ -58,7 +58,7 @@ def new_run(storage: Path, name: str) -> RunFolder:
     """
     path = _path(storage, name)
     run = RunFolder(path)
-    if path.exists() and not _unstarted(run):
+    if path.exists() and not unstarted(run):
         raise InputError(
             f"the run {name!r} exists in {storage}; allowed: another name, or --resume to go on "
             "with it",
@@ -87,7 +87,7 @@ def existing_run(storage: Path, name: str) -> RunFolder:
     return run
 
 
-def _unstarted(run: RunFolder) -> bool:
+def unstarted(run: RunFolder) -> bool:
     """Whether this is what a search leaves that was killed before it could start."""
     try:
         names = {path.name for path in run.path.iterdir()}
