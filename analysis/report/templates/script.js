@@ -116,7 +116,7 @@
         const [left, top] = place(point);
         point.setAttribute("x", `${left}%`);
         point.setAttribute("y", `${top}%`);
-        point.style.visibility = left < -1 || left > 101 || top < -1 || top > 101 ? "hidden" : "";
+        point.classList.toggle("away", left < -1 || left > 101 || top < -1 || top > 101);
       });
       chart.classList.toggle("zoomed", view.width < 100);
       drawTicks();
@@ -129,7 +129,7 @@
     };
     const zoom = (factor, centre) => {
       const size = Math.min(100, Math.max(2, view.width / factor));
-      const [cx, cy] = centre || (current && current.style.visibility !== "hidden"
+      const [cx, cy] = centre || (current && !current.classList.contains("away")
         ? [Number(current.dataset.x), Number(current.dataset.y)]
         : [view.x + view.width / 2, view.y + view.height / 2]);
       const keep = size / view.width;
