@@ -253,7 +253,7 @@ def front(
     objectives: tuple[str, ...],
     weights: tuple[str, ...],
 ) -> None:
-    """Show the non-dominated trials of RUN, best first and why, with the baseline beside them."""
+    """Show RUN's front, best first and why, with the baseline."""
     from analysis.ranking import top_table  # noqa: PLC0415
     from analysis.records import find_run, read_run  # noqa: PLC0415
     from analysis.table import to_csv, to_json  # noqa: PLC0415
@@ -278,10 +278,10 @@ def front(
     help="A new file, .parquet or .csv; without it, CSV is printed.",
 )
 def records(run: str, out: Path | None) -> None:
-    """Write every report of RUN's trials as one table, also while the search is at work.
+    """Write every report of RUN's trials as one table.
 
-    One row a report, with the trial's parameters, state and cost beside the metrics. Rows where
-    the column `last` is true are one row a trial.
+    Also while the search is at work. One row a report, with the trial's parameters, state and cost
+    beside the metrics. Rows where the column `last` is true are one row a trial.
     """
     from analysis.records import find_run, read_run  # noqa: PLC0415
     from analysis.tidy import check_out, tidy, write_tidy  # noqa: PLC0415

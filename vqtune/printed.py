@@ -51,13 +51,18 @@ def print_front(
     asked = asked or terms(records.spec)
     table = top_table(records, top, asked)
     _print_states(records, console)
-    if not any(records.trials["state"] == "complete"):
-        console.print("No trial has reached its full budget yet.")
+    complete = records.trials[records.trials["state"] == "complete"]
+    if complete.empty:
+        yet = " yet" if any(records.trials["state"] == "running") else ""
+        console.print(f"No trial has reached its full budget{yet}: there is nothing to rank.")
         return
     if table.empty:
         console.print(f"No trial is on the front: none has finite {', '.join(asked.names)}.")
         return
     console.print(f"Best first: {asked}", highlight=False)
+    limit = asked.constraint
+    if limit is not None and limit.relative and not any(complete["role"] == "baseline"):
+        console.print(f"No baseline is complete, so all hold {limit}.", highlight=False)
     headers, rows = front_rows(table, asked.names, wide=console.width >= _WIDE)
     print_rows(headers, rows, console, texts=2)
 

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import time
@@ -120,6 +121,23 @@ def test_the_states_of_all_trials_are_counted(mixed: Mixed) -> None:
     name, _, counts = call("front", mixed.run).splitlines()[0].partition(": ")
     assert name == "mixed"
     assert set(counts.split(", ")) == {"3 complete", "1 stopped", "1 failed", "1 diverged"}
+
+
+@pytest.mark.parametrize(
+    ("gone", "told"),
+    [
+        ("*", ["demo: no trials yet", "No trial has reached its full budget: there is "]),
+        ("baseline", ["demo: 4 complete", "Best first: ", "No baseline is complete, so all hold "]),
+    ],
+)
+def test_what_a_run_lacks_is_told(
+    gone: str, told: list[str], finished: Searched, tmp_path: Path
+) -> None:
+    shutil.copytree(finished.run, tmp_path / "demo")
+    for trial in (tmp_path / "demo" / "trials").glob(gone):
+        shutil.rmtree(trial)
+    lines = call("front", tmp_path / "demo").splitlines()
+    assert [line[: len(start)] for line, start in zip(lines, told, strict=False)] == told
 
 
 # --- records ------------------------------------------------------------------------------------
