@@ -186,9 +186,8 @@ def first_config(exported: Path) -> Path:
 def test_an_export_holds_the_best_in_order(finished: Searched, exported: Path) -> None:
     chosen = best(finished.records, 3)["trial_id"].tolist()
     names = [f"{i:02d}-{trial_id}" for i, trial_id in enumerate(chosen, 1)]
-    assert {path.name for path in exported.iterdir()} == {
-        f"{name}.{kind}" for name in names for kind in ("yaml", "safetensors")
-    }
+    files = {f"{name}.{kind}" for name in names for kind in ("yaml", "safetensors")}
+    assert {path.name for path in exported.iterdir()} == files | {"README.md"}
 
 
 def test_an_exported_config_is_the_trials(finished: Searched, exported: Path) -> None:
@@ -258,7 +257,8 @@ def test_export_says_what_to_do_next(
     monkeypatch.chdir(tmp_path)
     told = call("export", finished.run, "--top", 2).splitlines()
     configs = sorted(Path("exported/demo").glob("*.yaml"))
-    assert [line.split()[1] for line in told[:-1]] == [str(path) for path in configs]
+    assert [line.split()[1] for line in told[:-2]] == [str(path) for path in configs]
+    assert told[-2].endswith(": exported/demo/README.md")
     assert told[-1].endswith(f" train {configs[0]}")
 
 
