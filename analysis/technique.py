@@ -62,7 +62,7 @@ def technique_summary(config: Mapping[str, Any], plain: Mapping[str, Any] = PLAI
     techniques, with `no` before one that is off.
     """
     codebook, reference = config["codebook"], plain["codebook"]
-    parts = [*_model(config.get("model", {}), plain.get("model", {}))]
+    parts = [*_model(config.get("model"), plain.get("model"))]
     if _update(codebook["update"]) != _update(reference["update"]):
         parts.append(_update(codebook["update"]))
     values, plain_values = _settings(config), _settings(plain)
@@ -98,12 +98,13 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     return {path: value for path, value in flat.items() if path not in apart and value is not None}
 
 
-def _model(block: Mapping[str, Any], plain: Mapping[str, Any]) -> list[str]:
+def _model(block: Any, plain: Any) -> list[str]:
     """The kind of a model of another kind, with the strides of a hierarchy's top but for one 2."""
-    if block.get("kind") in (None, plain.get("kind")):
+    kind = block.get("kind") if isinstance(block, Mapping) else None
+    if kind is None or (isinstance(plain, Mapping) and kind == plain.get("kind")):
         return []
     top = block.get("top_strides", [2])
-    return [f"{block['kind']}{'' if list(top) == [2] else ' ' + _short(top)}"]
+    return [f"{kind}{'' if top in ([2], (2,)) else ' ' + _short(top)}"]
 
 
 def _update(block: Mapping[str, Any]) -> str:

@@ -141,3 +141,9 @@ def test_plain_is_the_default_trial() -> None:
     plain = flatten(PLAIN, ".")
     assert plain == {path: default[path] for path in plain}
     assert technique_summary(TrialConfig().to_dict()) == "plain"
+
+
+@pytest.mark.parametrize("model", [None, "conv", [], {}])
+def test_a_model_that_is_no_model_is_not_told(model: Any, config: dict[str, Any]) -> None:
+    """A run's folder may hold anything; a table of it is still made."""
+    assert technique_summary({**config, "model": model}, config) == "plain"
