@@ -568,7 +568,10 @@ def test_nothing_to_export_yet(folder: Path) -> None:
     )
     shown = call("front", "x")
     assert shown.exit_code == 0
-    assert shown.stdout == "x: no trials yet\nNo trial has reached its full budget: there is nothing to rank.\n"
+    assert (
+        shown.stdout
+        == "x: no trials yet\nNo trial has reached its full budget: there is nothing to rank.\n"
+    )
 
 
 def test_exported_files_are_not_overwritten(finished: Searched, folder: Path) -> None:
