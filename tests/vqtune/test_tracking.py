@@ -18,6 +18,7 @@ from wandb.proto.wandb_internal_pb2 import Record
 
 from tests.vqtune.conftest import ENDINGS, Mixed, python
 from vqtune.tracking import WandbTracker
+from vqtune.wandb_link import read_urls, write_urls
 
 # --- reading a .wandb file ----------------------------------------------------------------------
 
@@ -208,6 +209,29 @@ def test_a_connection_that_is_lost_is_not_waited_for_again(
     tracker.close()
     assert modes[-2:] == ["offline", "offline"]
     assert told == ["W&B: CommError: nobody answers"]
+
+
+def test_addresses_are_kept_as_soon_as_they_are_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import wandb
+
+    def init(**arguments: Any) -> Any:
+        run = SimpleNamespace(tags=(), summary={}, url=f"https://wandb.ai/vq/{arguments['id']}")
+        run.define_metric = run.log = run.finish = lambda *_, **__: None
+        return run
+
+    monkeypatch.setattr(wandb, "init", init)
+    monkeypatch.setattr("vqtune.tracking.choose_mode", lambda warn: "online")
+    write_urls(tmp_path, {"baseline": "https://wandb.ai/of/the/first/session"})
+    tracker = WandbTracker("vq", "demo", "demo-1", tmp_path, pytest.fail)
+    a_search(tracker)
+    tracker.close()
+    assert read_urls(tmp_path) == {
+        "baseline": "https://wandb.ai/of/the/first/session",
+        "t0001": "https://wandb.ai/vq/demo-1-t0001",
+        "t0002": "https://wandb.ai/vq/demo-1-t0002",
+    }
 
 
 TRACK = f"""
