@@ -23,8 +23,8 @@ def importance(findings: Findings) -> Figure | None:
     for axes, (objective, own) in zip(
         figure.subplots(1, len(groups), squeeze=False)[0], groups, strict=True
     ):
-        main = "ped_anova" if own["ped_anova"].notna().any() else "fanova"
-        top = own.sort_values(main, ascending=False).head(_BARS)[::-1]
+        shares = own[["ped_anova", "fanova"]].astype(float)
+        top = own.loc[shares.max(axis=1).nlargest(_BARS).index].sort_values("ped_anova")
         places = np.arange(len(top))
         axes.barh(places, top["ped_anova"].fillna(0.0), color=_BLUE, height=0.6, label="PED-ANOVA")
         axes.scatter(top["fanova"], places, marker="|", s=90, color="black", label="fANOVA")
@@ -62,8 +62,11 @@ def techniques(findings: Findings) -> Figure | None:
     table = findings.curves[findings.curves["median"].notna()]
     if table.empty:
         return None
-    both = table.groupby("technique", sort=False)["on"].transform("nunique") == 2
-    shown = list(table[both].groupby("technique", sort=False))
+    shown = [
+        (technique, own)
+        for technique, own in table.groupby("technique", sort=False)
+        if own.groupby("on")["samples"].nunique().reindex([True, False], fill_value=0).min() > 1
+    ]
     metrics = list(dict.fromkeys(table["metric"]))
     if not shown:
         return None

@@ -19,18 +19,22 @@ _PAIRS = 6
 
 @dataclass(frozen=True)
 class Bar:
-    """A parameter's share, by two methods; `dot` is None where the second gives none."""
+    """A parameter's shares, by PED-ANOVA as `bar` and by fANOVA as `tick`, None if not known.
+
+    `note` is what to know of this parameter alone.
+    """
 
     name: str
-    bar: float
-    dot: float | None
+    bar: float | None
+    tick: float | None
     told: str
     second: str
+    note: str
 
 
 @dataclass(frozen=True)
 class Bars:
-    """One objective's bars, the longest first, on a scale of which `full` is the end."""
+    """One objective's bars, the longest first; `note` is what to know of all of them."""
 
     objective: str
     bars: tuple[Bar, ...]
@@ -53,7 +57,7 @@ class Effect:
 
 @dataclass(frozen=True)
 class Effects:
-    """The effects on one objective on one axis; `zero` is the place of no effect."""
+    """The effects on one objective; `zero` is the place of no effect."""
 
     objective: str
     axis: Axis
@@ -69,6 +73,7 @@ class Pair:
     second: str
     bar: float
     told: str
+    chance: str
 
 
 @dataclass(frozen=True)
@@ -94,19 +99,22 @@ class TechniqueChart:
 
 @dataclass(frozen=True)
 class Why:
-    """The section's parts; an empty one is told in `missing`."""
+    """The section's parts; `untold` are techniques whose effects are not estimated."""
 
     importance: tuple[Bars, ...]
     effects: tuple[Effects, ...]
+    untold: tuple[str, ...]
     pairs: Mapping[str, tuple[Pair, ...]]
     curves: Mapping[str, tuple[TechniqueChart, ...]]
 
 
 def why(findings: Findings) -> Why:
     """Draw importance, effects, pairs and the techniques' curves."""
+    effects = findings.effects
     return Why(
         importance=tuple(_importance(findings.importance)),
         effects=tuple(_effects(findings)),
+        untold=tuple(dict.fromkeys(map(str, effects["technique"][effects["effect"].isna()]))),
         pairs=_pairs(findings.interactions),
         curves=_curves(findings.curves),
     )
@@ -115,23 +123,34 @@ def why(findings: Findings) -> Why:
 def _importance(table: pd.DataFrame) -> list[Bars]:
     drawn = []
     for objective, own in table.groupby("objective", sort=False):
-        main = "ped_anova" if own["ped_anova"].notna().any() else "fanova"
-        other = "fanova" if main == "ped_anova" else "ped_anova"
-        notes = dict.fromkeys(str(note) for note in own["note"] if note)
-        known = own[own[main].notna()].sort_values(main, ascending=False, kind="stable")
-        full = float(known[[main, other]].max().max()) if len(known) else 1.0
+        shares = own[["ped_anova", "fanova"]].astype(float)
+        known = own[shares.notna().any(axis=1)]
+        # The largest by either method, in the order of the first.
+        chosen = known.loc[shares.max(axis=1).reindex(known.index).nlargest(_BARS).index]
+        chosen = chosen.sort_values("ped_anova", ascending=False, kind="stable")
+        full = float(shares.max().max()) if len(known) else 1.0
+        notes = [set(str(note).split("; ")) - {""} for note in own["note"]]
+        common = set.intersection(*notes)
         bars = tuple(
             Bar(
                 name=short(row["parameter"]),
-                bar=round(100 * row[main] / (full or 1.0), 2),
-                dot=_share(row[other], full),
-                told=number(row[main], ".0%"),
-                second=number(row[other], ".0%"),
+                bar=_share(row["ped_anova"], full),
+                tick=_share(row["fanova"], full),
+                told=number(row["ped_anova"], ".0%"),
+                second=number(row["fanova"], ".0%"),
+                note="; ".join(p for p in str(row["note"]).split("; ") if p not in common),
             )
-            for row in row_dicts(known.head(_BARS))
+            for row in row_dicts(chosen)
         )
-        drawn.append(Bars(str(objective), bars, " ".join(notes)))
+        order = str(own["note"].iloc[0]).split("; ")
+        note = "; ".join(part for part in order if part in common)
+        drawn.append(Bars(str(objective), bars, sentence(note)))
     return drawn
+
+
+def sentence(text: str) -> str:
+    """Make a sentence of a note; nothing of nothing."""
+    return f"{text[0].upper()}{text[1:]}." if text else ""
 
 
 def _share(value: Any, full: float) -> float | None:
@@ -146,7 +165,9 @@ def _effects(findings: Findings) -> list[Effects]:
         values = own[["effect", "low", "high"]].to_numpy(dtype=float).ravel().tolist()
         axis = make_axis(f"effect on {objective}", [0.0, *values], log=False, count=4)
         way = ways.get(objective, "max")
-        rows = row_dicts(own)
+        rows = row_dicts(own[own["effect"].notna()])
+        if not rows:
+            continue
         rows.sort(key=lambda row: _gain(row["effect"], way), reverse=True)
         drawn.append(
             Effects(
@@ -204,7 +225,8 @@ def _pairs(table: pd.DataFrame) -> dict[str, tuple[Pair, ...]]:
                 short(row["first"]),
                 short(row["second"]),
                 round(100 * row["strength"] / full, 2),
-                number(row["strength"], ".1%"),
+                number(row["strength"], ".0%"),
+                f"p {number(row['p'], '.1g')}" if is_number(row["p"]) else "",
             )
             for row in top
         )
@@ -223,7 +245,7 @@ def _curves(table: pd.DataFrame) -> dict[str, tuple[TechniqueChart, ...]]:
         for technique, both in kept.groupby("technique", sort=False):
             bands = tuple(_band(str(technique), on, both, x, y) for on in (False, True))
             bands = tuple(band for band in bands if band.median)
-            if len(bands) == 2:  # without the other there is nothing to compare with
+            if len(bands) == 2:  # with one side there is nothing to compare
                 charts.append(TechniqueChart(str(technique), str(name), x, y, bands))
         if charts:
             drawn[str(name)] = tuple(charts)
@@ -243,7 +265,7 @@ def _band(technique: str, on: bool, table: pd.DataFrame, x: Axis, y: Axis) -> Ba
     last = number(own["median"].iloc[-1], ".4g") if len(own) else ABSENT
     return Band(
         on=on,
-        median=path(line),
+        median=path(line) if len(line) > 1 else "",
         band=path([*upper, *reversed(lower)]) + "Z" if upper and lower else "",
         label=f"{'with' if on else 'without'} {technique}: median {last} at the last report",
     )
