@@ -83,6 +83,6 @@ def _encode(factor: Factor, places: Floats) -> Matrix:
     if len(factor.levels) > 2:
         columns = (places[:, None] == np.arange(len(factor.levels))).astype(np.float32)
         columns[np.isnan(places)] = ABSENT
+        return columns
     single: Matrix = np.nan_to_num(places, nan=ABSENT).astype(np.float32)[:, None]
     return single
-    return np.nan_to_num(places, nan=ABSENT).astype(np.float32)[:, None]
