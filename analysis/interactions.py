@@ -126,18 +126,19 @@ def _pairs(found: Sequence[Factor]) -> list[_Pair]:
     for first, second in itertools.combinations(found, 2):
         rows = np.flatnonzero(first.active & second.active)
         left, right = bases[first.name][rows], bases[second.name][rows]
+        # A choice of which all trials took one option has no columns.
+        if len(rows) < FEWEST or not left.size or not right.size:
+            continue
         products = (left[:, :, None] * right[:, None, :]).reshape(len(rows), -1)
         alone = _orthonormal(np.hstack([np.ones((len(rows), 1)), left, right]))
         both = _orthonormal(products - alone @ (alone.T @ products))
-        if both.shape[1] and len(rows) >= max(FEWEST, 2 * (alone.shape[1] + both.shape[1])):
+        if both.shape[1] and len(rows) >= 2 * (alone.shape[1] + both.shape[1]):
             pairs.append(_Pair((first.name, second.name), rows, alone, both))
     return pairs
 
 
 def _orthonormal(columns: Floats) -> Floats:
     """Orthonormal columns [n, rank] that span `columns` [n, k]."""
-    if not columns.size:
-        return columns[:, :0]
     left, size, _ = np.linalg.svd(columns, full_matrices=False)
     return np.asarray(left[:, size > 1e-6 * max(1.0, math.sqrt(len(columns)))])
 
