@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from scipy.stats import t
+from scipy import stats  # type: ignore[import-untyped]
 
 # How sure `not met` is, one-sided.
 LEVEL = 0.95
@@ -66,5 +66,5 @@ def held_against(claimed: float, values: Sequence[float], better: Literal["max",
     if n < 2:
         return Verdict(claimed, mean, math.nan, behind, None)
     deviation = statistics.stdev(values)
-    bound = float(t.ppf(LEVEL, n - 1)) * deviation * math.sqrt(1 + 1 / n)
+    bound = float(stats.t.ppf(LEVEL, n - 1)) * deviation * math.sqrt(1 + 1 / n)
     return Verdict(claimed, mean, deviation, behind, behind <= bound)

@@ -37,9 +37,9 @@ class Records:
             trial. Columns: trial_id, the METRICS and further numeric metrics as floats (those of a
             nested dict as `streams/0/perplexity`), and the flags done and diverged.
         trials: one row a trial, in the order of their first reports. Columns: trial_id, role
-            (`baseline`, `search` or `ablation`), state (see `trial_folder.Trial`), folder (a
-            Path), reason (why it ended, may be empty), the metrics of the last report (NaN before
-            the first), and the trial's parameters under dotted names such as
+            (`baseline`, `search`, `ablation` or `confirm`), state (see `trial_folder.Trial`),
+            folder (a Path), reason (why it ended, may be empty), the metrics of the last report
+            (NaN before the first), and the trial's parameters under dotted names such as
             `config.codebook.size`; those of a technique that is off are missing, lists are tuples.
         configs: the nested config of each trial in `trials`, by trial_id.
         skipped: one line for each trial folder that could not be read and is left out.

@@ -68,7 +68,7 @@ class Trial:
 
     Attributes:
         trial_id: Ray Tune's name of the trial.
-        role: `baseline`, `search` or `ablation`.
+        role: `baseline`, `search`, `ablation` or `confirm`.
         state: `complete` at its full budget with finite objectives, `stopped` before that,
             `diverged`, `failed` after a crash, else `running`, also if it was interrupted.
         folder: the folder itself.

@@ -77,7 +77,8 @@ def main() -> None:
     """Search over the techniques that fill a VQ-VAE's codebook.
 
     Perplexity up, reconstruction loss down: `vqtune search` runs the trials, `vqtune front` shows
-    the best, `vqtune export` writes them and `vqtune train` retrains one.
+    the best, `vqtune confirm` trains them again with new seeds, `vqtune export` writes them and
+    `vqtune train` retrains one.
     """
 
 
@@ -196,6 +197,7 @@ def confirm(**options: Any) -> None:
     print_confirmation(_read(run.parent), console)
     _end_without_trials(_read(run))
     click.echo(f"Records: {_shown(run)}   Table: {_shown(run / TABLE)}")
+    click.echo(f"Next:  {_command()} {shlex.join(['export', _shown(run.parent)])}")
 
 
 @main.command()

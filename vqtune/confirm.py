@@ -56,7 +56,7 @@ def confirm(request: Request, console: Console) -> Outcome:
         name = f"{search.run.resolve().name}/{FOLDER}"
         if asked.resume and not left(trials, run):
             console.print(f"{name} is finished: nothing is left to do", highlight=False)
-            return _ended(search, run)
+            return _ended(search, run, trials, console)
         block = {
             "run": search.run.resolve().name,
             "finalists": finalists,
@@ -71,7 +71,9 @@ def confirm(request: Request, console: Console) -> Outcome:
                 highlight=False,
             )
             train_left(trials, run, name, taken, console)
-        return Outcome(run, finished=False) if left(trials, run) else _ended(search, run)
+        if left(trials, run):
+            return Outcome(run, finished=False)
+        return _ended(search, run, trials, console)
 
 
 def _ended_search(path: Path) -> Records:
@@ -167,8 +169,33 @@ def _record(run: RunFolder, trials: int, block: dict[str, Any]) -> None:
         write_yaml(run.spec, new)
 
 
-def _ended(search: Records, run: RunFolder) -> Outcome:
+def _ended(
+    search: Records, run: RunFolder, trials: Sequence[PlannedTrial], console: Console
+) -> Outcome:
+    if _other_data(search, run, trials):
+        told = (
+            "Note: the data are not those of the search: its values cannot be compared with these"
+        )
+        console.print(told, style="yellow", markup=False, highlight=False)
     table = confirmed(search)
     assert table is not None
     write_text(run.path / TABLE, table.to_csv(index=False, lineterminator="\n"))
     return Outcome(run, finished=True)
+
+
+def _other_data(search: Records, run: RunFolder, trials: Sequence[PlannedTrial]) -> bool:
+    """Whether the data have changed since the search, by the first trial that can tell."""
+    from trainables.checkpoint import read_tensors  # noqa: PLC0415
+    from trainables.trainer import CHECKPOINT  # noqa: PLC0415
+
+    for trial in trials:
+        before = search.run / "trials" / trial.trial_id.rpartition("-s")[0]
+        try:
+            then, now = (
+                read_tensors(folder / CHECKPOINT)[1]["made"]["data_fingerprint"]
+                for folder in (before, run.trial(trial.trial_id))
+            )
+        except (InputError, KeyError):
+            continue  # a trial that failed has none
+        return bool(then != now)
+    return False

@@ -22,6 +22,7 @@ from analysis.ranking import best
 from analysis.records import Records, read_run
 from tests.vqtune.conftest import VQTUNE, Finished, Mixed, Searched, digest, lines, vqtune
 from tests.vqtune.test_cli import refused
+from trainables.checkpoint import read_tensors, write_tensors
 from trainables.config import TrialConfig
 from trainables.trainer import Trainer
 from vqtune.run_folder import RunFolder
@@ -126,7 +127,8 @@ def test_the_table_is_written_and_printed(done: Confirmed) -> None:
         assert f"→ {mean:.1f} ± " in line
     assert any(line.startswith("Searched values were ") for line in after)
     assert any(line.startswith(f"Take {table['trial_id'][0]}: ") for line in after)
-    assert after[-1] == ("Records: runs/demo/confirm   Table: runs/demo/confirm/confirmed.csv")
+    assert after[-2] == "Records: runs/demo/confirm   Table: runs/demo/confirm/confirmed.csv"
+    assert after[-1].endswith(" export runs/demo")
 
 
 @pytest.mark.parametrize("flags", [("--top", 1, "--seeds", 2), ("--top", 1, "--seeds", 1)])
@@ -160,6 +162,17 @@ def test_more_finalists_and_seeds_are_added(
     assert set(trials["state"]) == {"complete"}
     assert len(trials) == spec["trials"]
     assert len(pd.read_csv(run / "confirmed.csv")) == 1 + len(chosen)
+
+
+def test_data_that_have_changed_are_told(done: Confirmed, tmp_path: Path) -> None:
+    folder = copied(done.run, tmp_path)
+    for checkpoint in (folder / "runs" / "demo" / "trials").glob("*/checkpoint.safetensors"):
+        tensors, header = read_tensors(checkpoint)
+        header["made"]["data_fingerprint"] = "another"
+        write_tensors(checkpoint, tensors, header)
+    again = vqtune("confirm", "demo", "--top", 1, "--seeds", 2, cwd=folder)
+    assert "Note: the data are not those of the search" in again.out
+    assert "Note: the data are not those" not in done.ended.out
 
 
 def ended_trials(run: Path) -> dict[str, list[dict[str, Any]]]:
