@@ -84,5 +84,5 @@ def _encode(factor: Factor, places: Floats) -> Matrix:
         columns = (places[:, None] == np.arange(len(factor.levels))).astype(np.float32)
         columns[np.isnan(places)] = ABSENT
         return columns
-    single: Matrix = np.nan_to_num(places, nan=ABSENT).astype(np.float32)[:, None]
-    return single
+    filled: Floats = np.nan_to_num(places, nan=ABSENT)
+    return filled[:, None].astype(np.float32)

@@ -232,7 +232,7 @@ def _split(factor: Factor) -> tuple[int, ...]:
     all trials differ in two numbers that have nothing to do with each other.
     """
     values, first, ranks = np.unique(factor.codes, return_index=True, return_inverse=True)
-    if factor.levels or len(values) <= _FEW:
+    if factor.levels or len(values) <= min(_FEW, len(ranks) // 2):
         return tuple(np.argsort(np.argsort(first))[ranks].tolist())
     known = len(values) - (not factor.active.all())
     back = np.where(factor.active, known - 1 - ranks, ranks)
@@ -264,20 +264,21 @@ def _without_followers(found: Sequence[Factor], searched: Mapping[str, bool]) ->
 
 def _sources(factor: Factor, blocks: Sequence[Factor]) -> set[str]:
     """The techniques that a value follows from; none where it does not."""
-    levels, counts = np.unique(factor.codes[factor.active], return_counts=True)
     sources: set[str] = set()
-    for level in np.delete(levels, counts.argmax()):
+    left_over = 0
+    for level in np.unique(factor.codes[factor.active]):
         here = factor.codes == level
-        covered = np.zeros_like(here)
-        for block in blocks:
-            for code in range(len(block.levels)):
-                there = block.codes == code
-                if there.any() and not (there & ~here).any():
-                    covered |= there
-                    sources.add(block.name)
-        if not (covered == here).all():
-            return set()
-    return sources
+        within = [
+            (block.name, there)
+            for block in blocks
+            for code in range(len(block.levels))
+            if (there := block.codes == code).any() and not (there & ~here).any()
+        ]
+        if within and (np.any([there for _, there in within], axis=0) == here).all():
+            sources |= {name for name, _ in within}
+        else:
+            left_over += 1
+    return sources if left_over <= 1 else set()
 
 
 def _in_branches(found: Sequence[Factor]) -> list[Factor]:

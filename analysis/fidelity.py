@@ -20,7 +20,7 @@ from analysis.records import Records
 # its final value was 0.5 at 1/16 of the budget and 0.8 at half of it); those of fewer trials say
 # little, and most about what the survivors have in common.
 ENOUGH_SHARE = 1 / 3
-ENOUGH = 12
+ENOUGH = 24
 # Larger runs are sampled: what is estimated from so many trials is sure enough, and quick.
 MOST = 1000
 
