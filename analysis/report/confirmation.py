@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from analysis.confirmed_text import sentences
 from analysis.findings import Findings
 from analysis.flatten import row_dicts
 from analysis.report.axes import Axis, make_axis
@@ -59,7 +60,7 @@ class Confirmation:
     x: Axis
     y: Axis
     moves: tuple[Move, ...]
-    curse: str
+    sentences: tuple[str, ...]
 
 
 def confirmation(findings: Findings) -> Confirmation | None:
@@ -68,13 +69,15 @@ def confirmation(findings: Findings) -> Confirmation | None:
         return None
     rows = row_dicts(findings.confirmed)
     x, y = (make_axis(name, _reach(rows, name), hint=hint) for name, hint in _AXES)
+    # A ranking may have been asked for by metrics that were not confirmed.
+    known = [goal for goal in findings.objectives if f"{goal.name}_searched" in findings.confirmed]
     moves = [_move(findings, row, x, y) for row in rows]
     return Confirmation(
         finalists=tuple(_finalist(findings, row) for row in rows),
         x=x,
         y=y,
         moves=tuple(move for move in moves if move is not None),
-        curse=_curse(rows),
+        sentences=tuple(f"{said}." for said in sentences(findings.confirmed, known)),
     )
 
 
@@ -138,28 +141,3 @@ def _move(findings: Findings, row: Mapping[str, Any], x: Axis, y: Axis) -> Move 
             f"{spread(Y, row[Y], row[f'{Y}_sd'])}"
         ),
     )
-
-
-def _curse(rows: list[dict[str, Any]]) -> str:
-    """How much of what the search reported for its finalists new seeds do not give again."""
-    told, lost = [], False
-    for name, hint in _AXES:
-        changes = [
-            _change(row, name) / row[f"{name}_searched"]
-            for row in rows
-            if row["role"] != "baseline"
-            and is_number(row[name])
-            and is_number(row[f"{name}_searched"])
-            and row[f"{name}_searched"]
-        ]
-        if changes:
-            mean = sum(changes) / len(changes)
-            lost = lost or (mean < 0 if hint == "higher" else mean > 0)
-            told.append(f"{name} {'+' if mean > 0 else ''}{number(mean, '.1%')}")
-    if not told:
-        return "No finalist has been trained to its full budget with a new seed yet."
-    said = (
-        "The finalists were trained again with new seeds. On average their means differ from "
-        f"what the search saw by {' and '.join(told)}"
-    )
-    return f"{said}: that much was luck, the winner's curse." if lost else f"{said}."

@@ -145,7 +145,7 @@ def _point(
     for name in dict.fromkeys([*names, *more, *_FACTS]):
         if is_number(row.get(name)):
             ratio = row.get(f"{name}_x")
-            times = f" ({number(ratio, '.2f')} × baseline)" if is_number(ratio) else ""
+            times = f" ({number(ratio, '.3g')} × baseline)" if is_number(ratio) else ""
             facts.append((name, metric(name, row[name]) + times))
     title = part.title if part else trial_id
     where = "on the front" if row["on_front"] else "not on the front"

@@ -149,8 +149,10 @@ def _importance(table: pd.DataFrame) -> list[Bars]:
 
 
 def sentence(text: str) -> str:
-    """Make a sentence of a note; nothing of nothing."""
-    return f"{text[0].upper()}{text[1:]}." if text else ""
+    """Make a sentence of a note, nothing of nothing; fANOVA keeps its small letter."""
+    if not text:
+        return ""
+    return f"{text}." if text[1:2].isupper() else f"{text[0].upper()}{text[1:]}."
 
 
 def _share(value: Any, full: float) -> float | None:

@@ -109,7 +109,7 @@ def many_trials(folder: RunFolder, n: int, reports: int) -> RunFolder:
 def confirmed_table(rows: Sequence[tuple[str, str, float, float]]) -> pd.DataFrame:
     """A table of `analysis.confirmed` of (trial_id, role, searched and confirmed perplexity)."""
     made = []
-    for trial_id, role, searched, mean in rows:
+    for position, (trial_id, role, searched, mean) in enumerate(rows, start=1):
         row: dict[str, Any] = {"trial_id": trial_id, "role": role, "seeds": 3, "seeds_complete": 3}
         for name, was, is_now in (
             ("perplexity", searched, mean),
@@ -119,7 +119,8 @@ def confirmed_table(rows: Sequence[tuple[str, str, float, float]]) -> pd.DataFra
         ):
             row |= {name: is_now, f"{name}_sd": is_now / 50, f"{name}_searched": was}
         row |= {"on_front_searched": True, "on_front": role != "baseline", "probability": 0.7}
-        made.append(row | {"harmless": True, "technique": "ema"})
+        row |= {"position": position, "feasible": True, "harmless": True, "reason": "adds most"}
+        made.append(row | {"technique": "ema"})
     return pd.DataFrame(made)
 
 

@@ -10,6 +10,7 @@ from run_folder import RunFolder
 from analysis.findings import find
 from analysis.records import read_run
 from analysis.report.confirmation import Confirmation, confirmation
+from analysis.terms import terms
 
 
 def of(folder: RunFolder, table: pd.DataFrame | None) -> Confirmation | None:
@@ -19,15 +20,18 @@ def of(folder: RunFolder, table: pd.DataFrame | None) -> Confirmation | None:
 def test_the_winners_curse_is_the_mean_change_of_the_finalists(run_folder: RunFolder) -> None:
     table = confirmed_table(
         [
-            ("t0013", "search", 400.0, 360.0),  # -10%
-            ("t0002", "search", 300.0, 294.0),  # -2%
+            ("t0013", "search", 400.0, 360.0),
+            ("t0002", "search", 300.0, 294.0),
             ("baseline", "baseline", 10.0, 20.0),  # no finalist
         ]
     )
     found = of(example_run(run_folder), table)
     assert found is not None
-    assert "perplexity −6.0% and recon_loss +4.3%" in found.curse
-    assert "winner's curse" in found.curse
+    assert found.sentences[0] == (
+        "Searched values were better than confirmed by 6.6% in perplexity and 4.2% in recon_loss, "
+        "on average over 2 finalists: the winner's curse."
+    )
+    assert found.sentences[1].startswith("Take t0013: perplexity 360")
     first = found.finalists[0]
     assert first.changes == ("−40.0", "+0.01")
     assert first.confirmed == ("360 ± 7.2", "0.24 ± 0.0048")
@@ -44,21 +48,22 @@ def test_moves_lead_from_the_searched_to_the_confirmed_point(run_folder: RunFold
     assert move.right - move.end[0] == pytest.approx(move.end[0] - move.left, abs=0.05)
 
 
-def test_no_curse_where_means_are_no_worse(run_folder: RunFolder) -> None:
-    table = confirmed_table([("t0013", "search", 400.0, 410.0)]).assign(recon_loss_searched=0.25)
-    found = of(example_run(run_folder), table)
-    assert found is not None and "curse" not in found.curse
-
-
 def test_finalists_that_are_not_done_are_rows_without_points(run_folder: RunFolder) -> None:
     table = confirmed_table([("t0013", "search", 400.0, math.nan)]).assign(
-        seeds_complete=0, recon_loss=math.nan, probability=math.nan
+        seeds_complete=0, recon_loss=math.nan, probability=math.nan, on_front=False
     )
     found = of(example_run(run_folder), table)
     assert found is not None
     assert found.moves == ()
     assert found.finalists[0].confirmed[0] == "–"
-    assert found.curse.startswith("No finalist")
+    assert found.sentences == ("No finalist is confirmed: none is on the front of the means.",)
+
+
+def test_terms_may_ask_for_what_was_not_confirmed(run_folder: RunFolder) -> None:
+    records = read_run(example_run(run_folder).path)
+    asked = terms(records.spec, objectives=["seconds:min"])
+    table = confirmed_table([("t0013", "search", 400.0, 360.0)])
+    assert confirmation(find(records, None, table, asked)) is not None
 
 
 def test_nothing_confirmed_is_no_section(run_folder: RunFolder) -> None:

@@ -35,6 +35,12 @@ def test_what_is_confirmed_is_told_with_its_deviation(run_folder: RunFolder) -> 
     )
 
 
+def test_another_trial_that_the_means_put_first_is_named(run_folder: RunFolder) -> None:
+    rows = [("t0002", "search", 300.0, 390.0), ("t0013", "search", 412.0, 350.0)]
+    told = headline_of(example_run(run_folder), confirmed=confirmed_table(rows))
+    assert told.details[-1].endswith("probability 0.70. By the means t0002 ranks first.")
+
+
 def test_a_confirmation_of_others_confirms_nothing(run_folder: RunFolder) -> None:
     table = confirmed_table([("t0002", "search", 300.0, 290.0)])
     assert "Not yet" in headline_of(example_run(run_folder), confirmed=table).details[-1]

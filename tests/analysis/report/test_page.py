@@ -156,3 +156,33 @@ def test_the_pages_policy_names_its_only_script(run_folder: RunFolder, tmp_path:
     [policy] = [a["content"] for a in Page(html).all("meta") if "http-equiv" in a]
     assert policy is not None and f"script-src 'sha256-{digest}'" in policy
     assert "default-src 'none'" in policy
+
+
+def test_text_and_marks_stand_out_in_both_schemes() -> None:
+    """WCAG 2.2, AA: 4.5 for text, 3 for graphics."""
+    import re
+
+    import analysis.report
+
+    style = (Path(analysis.report.__file__).parent / "templates/style.css").read_text()
+    light, dark = (
+        dict(re.findall(r"--([a-z]+): (#[0-9a-f]+);", block))
+        for block in (style.partition("@media")[0], style.split("@media")[1])
+    )
+    for colours in (light, dark):
+        colours["on"] = {"#fff": "#ffffff"}.get(colours["on"], colours["on"])
+        for ground in ("paper", "panel"):
+            for name in ("ink", "soft", "baseline", "first", "second", "third"):
+                assert _contrast(colours[name], colours[ground]) >= 4.5, (name, ground)
+        for name in ("baseline", "first", "second", "third"):
+            assert _contrast(colours[name], colours["on"]) >= 4.5, name
+        assert _contrast(colours["other"], colours["paper"]) >= 3
+
+
+def _contrast(first: str, second: str) -> float:
+    lights = []
+    for colour in (first, second):
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        lights.append(0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] + 0.05)
+    return max(lights) / min(lights)
