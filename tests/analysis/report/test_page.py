@@ -146,6 +146,11 @@ def test_writing_where_that_is_not_possible_is_one_line(run_folder: RunFolder) -
         written(run_folder)
 
 
+def test_the_table_of_records_is_linked_where_it_is_beside_the_page(run_folder: RunFolder) -> None:
+    (example_run(run_folder).path / "records.csv").write_text("trial_id\n")
+    assert "records.csv" in [a["href"] for a in Page(written(run_folder)).all("a")]
+
+
 def test_the_pages_policy_names_its_only_script(run_folder: RunFolder, tmp_path: Path) -> None:
     import base64
     import hashlib
