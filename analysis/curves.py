@@ -70,6 +70,6 @@ def _side(rows: pd.DataFrame, metrics: list[str]) -> pd.DataFrame:
             "trials": grouped.size(),
         }
     ).reset_index()
-    whole = long.groupby("metric")["trial_id"].nunique()
-    points["share"] = points["trials"] / points["metric"].map(whole)
+    whole = long.groupby("metric")["trial_id"].nunique().reindex(points["metric"])
+    points["share"] = points["trials"] / whole.to_numpy()
     return points[points["trials"] >= FEWEST]

@@ -17,7 +17,7 @@ import numpy.typing as npt
 OFF, ON = "off", "on"
 # What is no choice of a search: where chance starts, and where an exported config came from.
 _APART = ("seed", "provenance")
-# Numbers that are spread over as much as this are compared by their logarithms.
+# Numbers spread over this much may be compared by their logarithms.
 _LOG_SPREAD = 10.0
 # So many values of a number are told as they come, more by their order.
 _FEW = 4
@@ -197,8 +197,17 @@ def _number(path: str, values: Sequence[float | None]) -> Factor | None:
     known = codes[~np.isnan(codes)]
     if len(known) < _FEWEST or known.min() == known.max():
         return None
-    low, high = float(known.min()), float(known.max())
-    return Factor(path, codes, log=low > 0 and high / low >= _LOG_SPREAD)
+    return Factor(path, codes, log=_looks_log(known))
+
+
+def _looks_log(values: npt.NDArray[np.float64]) -> bool:
+    """Whether numbers spread over orders of magnitude, with no more of them at the high end."""
+    low, middle, high = np.quantile(values, [0, 0.5, 1])
+    if not (low > 0 and high / low >= _LOG_SPREAD):
+        return False
+    place = (middle - low) / (high - low)
+    log_place = np.log(middle / low) / np.log(high / low)
+    return bool(abs(log_place - 0.5) < abs(place - 0.5))
 
 
 def _on_its_scale(factor: Factor, log: bool) -> Factor:
