@@ -44,7 +44,8 @@ class Verdict:
             return told
         if not self.met and self.deviation > 0:
             told += f", {self.behind / self.deviation:.1f} deviations"
-        return f"{'met' if self.met else 'not met'}: {told}"
+        within = " within chance" if self.met and self.behind > 0 else ""
+        return f"{'met' if self.met else 'not met'}{within}: {told}"
 
 
 def held_against(claimed: float, values: Sequence[float], better: Literal["max", "min"]) -> Verdict:

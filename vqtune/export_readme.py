@@ -145,8 +145,8 @@ def _stands(records: Records, chosen: pd.DataFrame) -> str:
         [
             "## Where they stand",
             "",
-            f"{len(chosen)} of the {front} trials on the front, by their values in the search, "
-            "in brackets × the baseline's:",
+            f"{len(chosen)} of the {front} on the front, the best first, by their values in the "
+            "search; in brackets × the baseline's:",
             "",
             _table(_HEADERS, rows),
             "",
@@ -163,10 +163,11 @@ def _sure(
         goals = objectives(records.spec)
         headers, rows = confirmed_rows(confirmation, goals)
         told += [
-            "Trained again with new seeds, mean ± standard deviation; in brackets how probably"
+            "Trained again with new seeds, mean ± standard deviation; in brackets the probability of "
+            "being on the front:",
+            *("", _table(headers, rows), ""),
+            *(f"- {line}." for line in sentences(confirmation, goals)),
         ]
-        told += ["it is on the front:", "", _table(headers, rows), ""]
-        told += [f"{line}." for line in sentences(confirmation, goals)]
     missing = [trial for trial in chosen["trial_id"] if not _is_confirmed(confirmation, trial)]
     if missing:
         line = ["confirm", str(records.run), "--top", str(len(chosen))]

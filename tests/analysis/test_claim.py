@@ -40,6 +40,7 @@ def test_the_words() -> None:
         "not met: 23.1% worse, 15.0 deviations"
     )
     assert str(held_against(130.0, [98.0, 100.0, 102.0], "min")) == "met: 23.1% better"
+    assert str(held_against(101.0, [98.0, 100.0, 102.0], "max")) == "met within chance: 1.0% worse"
     assert str(held_against(100.0, [100.0, 100.0], "max")) == "met: equal"
     assert str(held_against(101.0, [100.0, 100.0], "max")) == "not met: 1.0% worse"
     assert str(held_against(0.0, [1.0, 1.0], "min")) == "not met: 1 worse"

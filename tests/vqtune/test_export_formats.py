@@ -307,7 +307,7 @@ def test_a_claim_that_is_not_met_is_said(folder: Path) -> None:
     mean, deviation = statistics.mean(values), statistics.stdev(values)
     lines = verdicts(told)
     assert "The exported claim against the 2 other seeds (not met: worse than claimed by " in told
-    assert f"claimed 900      found {mean:.5g} ± {deviation:.2g}" in lines["perplexity"]
+    assert f"claimed 900        found {mean:.5g} ± {deviation:.2g}" in lines["perplexity"]
     assert lines["perplexity"].endswith(" deviations")
     assert " not met: 9" in lines["perplexity"]
     assert " met: 9" in lines["recon_loss"]
