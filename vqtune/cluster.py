@@ -6,13 +6,13 @@ import logging
 import math
 import os
 import signal
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from trainables.errors import InputError
+from vqtune.joining import FLAG, check_head
 
 # Tune reads these when it is imported: we record trials ourselves, and keep the user's folder.
 _ENVIRONMENT = {
@@ -46,16 +46,13 @@ def ray_cluster(address: str | None) -> Iterator[None]:
     """Join the cluster at `address`, or start one on this machine; leave it at the end.
 
     Raises:
-        InputError: no cluster answers at the address.
+        InputError: the cluster cannot be joined, as `joining` tells.
     """
     if address == "local":  # Ray's own word for it
         address = None
-    # A cluster that is joined runs already, and one try at it takes Ray most of a minute.
-    joining = {} if address is None else {"RAY_NUM_REDIS_GET_RETRIES": "1"}
-    if address is not None and os.environ.keys() & {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}:
-        joining["RAY_AUTH_MODE"] = "token"  # else Ray would not send the token that it was given
-    for key, value in {**_ENVIRONMENT, **joining}.items():
+    for key, value in _ENVIRONMENT.items():
         os.environ.setdefault(key, value)
+    place = None if address is None else check_head(address)
     import ray  # noqa: PLC0415
 
     path = os.pathsep.join(p for p in (str(Path.cwd()), os.environ.get("PYTHONPATH")) if p)
@@ -63,23 +60,15 @@ def ray_cluster(address: str | None) -> Iterator[None]:
     quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
     # A trial's traceback goes into its error.txt, not between the lines of the live table.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    try:
-        if address is None:
-            # Without an address Ray would join whatever cluster somebody has started here.
-            ray.init("local", include_dashboard=False, runtime_env=workers, **quiet)
-        else:
-            _knock(address)
-            ray.init(address=address, runtime_env=workers, **quiet)
-    except (OSError, ValueError, RuntimeError) as error:
-        if address is None:
-            raise
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(
-            f"no Ray cluster answers at {address!r}: {first}; allowed: host:port of a running "
-            "head, or 'auto'. Where its token authentication is on, set RAY_AUTH_TOKEN or "
-            "RAY_AUTH_TOKEN_PATH to the cluster's token",
-            "--address",
-        ) from None
+    if place is None:
+        # Without an address Ray would join whatever cluster somebody has started here.
+        ray.init("local", include_dashboard=False, runtime_env=workers, **quiet)
+    else:
+        try:
+            ray.init(address=place, runtime_env=workers, **quiet)
+        except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+            told = [*str(error).strip().splitlines(), type(error).__name__][0]
+            raise InputError(f"the cluster at {place} cannot be joined: {told}", FLAG) from None
     # A `kill` by a shell or a batch system ends it as Ctrl-C does, with all saved. Ray's own
     # handler, which it sets when it starts, would end the process at once.
     previous = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
@@ -88,17 +77,6 @@ def ray_cluster(address: str | None) -> Iterator[None]:
     finally:
         signal.signal(signal.SIGTERM, previous)
         ray.shutdown()
-
-
-def _knock(address: str) -> None:
-    """Raise OSError or ValueError where nobody listens; Ray would try for a quarter of an hour."""
-    from ray._private.services import canonicalize_bootstrap_address  # noqa: PLC0415
-
-    # Resolves auto, RAY_ADDRESS and this machine's own address as ray.init does.
-    if address.startswith("ray://"):
-        raise ValueError("the Ray client protocol is not used")
-    host, _, port = str(canonicalize_bootstrap_address(address)).rpartition(":")
-    socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
 def resources(cpus_per_trial: float | None, gpus_per_trial: float | None) -> Resources:

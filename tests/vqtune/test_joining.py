@@ -1,0 +1,199 @@
+"""Joining a cluster: every reason why it cannot be is one line that comes within seconds."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import secrets
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+from ray._raylet import GcsClient
+
+from tests.vqtune.conftest import python
+from trainables.errors import InputError
+from vqtune import joining
+from vqtune.joining import check_head
+
+JOIN = """
+import sys
+from vqtune.cluster import ray_cluster
+try:
+    with ray_cluster(sys.argv[1] if len(sys.argv) > 1 else {address!r}):
+        import ray
+        print("joined", ray.cluster_resources()["CPU"])
+except ValueError as error:
+    print(error)
+"""
+
+
+def joined(address: str, home: Path, **environment: str) -> str:
+    """What a process of its own prints that joins; an empty variable is as good as none."""
+    done = python(JOIN.format(address=address), cwd=home, HOME=str(home), **environment)
+    assert done.code == 0, done.err
+    assert "Traceback" not in done.err
+    [line] = done.out.strip().splitlines()
+    return line
+
+
+@pytest.fixture
+def no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_the_right_token_is_sent_wherever_it_stands(
+    cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = os.environ["RAY_AUTH_TOKEN"]
+    monkeypatch.delenv("RAY_AUTH_MODE")
+    assert joined(cluster, tmp_path) == "joined 1.0"
+    monkeypatch.delenv("RAY_AUTH_TOKEN")
+    file = tmp_path / "token"
+    file.write_text(token)
+    assert joined(cluster, tmp_path, RAY_AUTH_TOKEN_PATH=str(file)) == "joined 1.0"
+    (tmp_path / ".ray").mkdir()
+    file.rename(tmp_path / ".ray" / "auth_token")
+    assert joined(cluster, tmp_path, RAY_ADDRESS=cluster) == "joined 1.0"
+    assert joined("auto", tmp_path, RAY_ADDRESS=cluster) == "joined 1.0"
+
+
+@pytest.mark.usefixtures("no_token")
+def test_a_missing_token(cluster: str, tmp_path: Path) -> None:
+    line = joined(cluster, tmp_path)
+    assert line.startswith(f"--address: the cluster at {cluster} asks for a token, and there is no")
+    assert "allowed: the cluster's own in RAY_AUTH_TOKEN, or in a file named by" in line
+    line = joined(cluster, tmp_path, RAY_AUTH_MODE="disabled")
+    assert "asks for a token, but RAY_AUTH_MODE is 'disabled'; allowed: the cluster's" in line
+    line = joined(cluster, tmp_path, RAY_AUTH_MODE="token")
+    assert line.startswith("Ray's token: RAY_AUTH_MODE is token, but there is none; allowed: the")
+
+
+@pytest.mark.usefixtures("no_token")
+def test_a_wrong_token(cluster: str, tmp_path: Path) -> None:
+    token = secrets.token_hex(32)
+    line = joined(cluster, tmp_path, RAY_AUTH_TOKEN=token)
+    assert line.startswith(
+        f"--address: the cluster at {cluster} refuses the token in RAY_AUTH_TOKEN"
+    )
+    file = tmp_path / "token"
+    file.write_text(token)
+    line = joined(cluster, tmp_path, RAY_AUTH_TOKEN_PATH=str(file))
+    assert f"refuses the token in RAY_AUTH_TOKEN_PATH ({file}); allowed: the cluster's" in line
+    assert token not in line
+
+
+@pytest.mark.usefixtures("no_token")
+def test_a_token_file_that_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listener: socket.socket
+) -> None:
+    address = "{}:{}".format(*listener.getsockname())
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "absent"))
+    with pytest.raises(InputError, match=r"RAY_AUTH_TOKEN_PATH .*absent: cannot be read: No such"):
+        check_head(address)
+    (tmp_path / "absent").touch()
+    with pytest.raises(InputError, match=r"RAY_AUTH_TOKEN_PATH .*absent: holds no token"):
+        check_head(address)
+
+
+def test_other_versions(cluster: str) -> None:
+    """The cluster's own record of its versions is what Ray compares, too."""
+    client = GcsClient(address=cluster)
+    place = (b"CLUSTER_METADATA", b"cluster")
+    recorded = client.internal_kv_get(place[0], namespace=place[1])
+
+    def refused(**other: str) -> str:
+        changed = json.dumps({**json.loads(recorded), **other}).encode()
+        client.internal_kv_put(place[0], changed, True, namespace=place[1])
+        with pytest.raises(InputError) as caught:
+            check_head(cluster)
+        return str(caught.value)
+
+    here = platform.python_version()
+    minor = here.rpartition(".")[0]
+    try:
+        line = refused(ray_version="2.9.3")
+        assert f"runs Ray 2.9.3 on Python {here}, this is Ray {ray.__version__} on" in line
+        assert line.endswith("allowed: the same versions")
+        assert "on Python 3.8.1, this is Ray" in refused(python_version="3.8.1")
+        line = refused(python_version=f"{minor}.99")
+        assert f"{minor}.99, this is" in line
+        assert "RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL=minor lets the last part differ" in line
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL", "minor")
+            assert check_head(cluster) == cluster
+    finally:
+        client.internal_kv_put(place[0], recorded, True, namespace=place[1])
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    """Somebody who listens and says nothing."""
+    with socket.create_server(("127.0.0.1", 0), backlog=1) as server:
+        yield server
+
+
+def test_somebody_else_listens(listener: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joining, "_ANSWER", 2.0)
+    address = "{}:{}".format(*listener.getsockname())
+    with pytest.raises(InputError, match=f"{address} takes connections, but does not answer as a"):
+        check_head(address)
+
+
+def test_packets_that_are_swallowed(
+    listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full backlog drops what comes, as a firewall does."""
+    monkeypatch.setattr(joining, "_CONNECT", 1.0)
+    waiting = [socket.socket() for _ in range(8)]
+    try:
+        for one in waiting:
+            one.setblocking(False)
+            one.connect_ex(listener.getsockname())
+        time.sleep(0.1)
+        address = "{}:{}".format(*listener.getsockname())
+        with pytest.raises(InputError, match=f"no Ray cluster answers at '{address}' within 1 s"):
+            check_head(address)
+    finally:
+        for one in waiting:
+            one.close()
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        (
+            "127.0.0.1:1",
+            "no Ray cluster answers at '127.0.0.1:1': Connection refused; allowed: host:p",
+        ),
+        ("[::1]:1", "no Ray cluster answers at '.::1.:1': "),
+        ("no-such-host.invalid:6379", "no Ray cluster answers at .*: there is no such host; al"),
+        ("head", "no Ray cluster answers at 'head': not host:port; allowed: host"),
+        ("head:0", "no Ray cluster answers at 'head:0': not host:port; allowed: host"),
+        ("head:99999", "no Ray cluster answers at 'head:99999': not host:port; allowed: host"),
+        ("", "no Ray cluster answers at '': not host:port; allowed"),
+        (
+            "ray://head:10001",
+            "no Ray cluster answers at 'ray://head:10001': not host:port; allowed: host",
+        ),
+        (
+            "http://head:8265",
+            "no Ray cluster answers at 'http://head:8265': not host:port; allowed: host",
+        ),
+        ("a\nb:1", "no Ray cluster answers at 'a.nb:1': not host:port; allowed"),
+    ],
+)
+def test_an_address_where_nobody_is(address: str, message: str) -> None:
+    with pytest.raises(InputError, match=f"^--address: {message}"):
+        check_head(address)
+
+
+def test_auto_where_the_environment_names_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(InputError, match=r"no Ray cluster answers at .*: Connection refused"):
+        check_head("auto")
