@@ -163,8 +163,8 @@ def _sure(
         goals = objectives(records.spec)
         headers, rows = confirmed_rows(confirmation, goals)
         told += [
-            "Trained again with new seeds, mean ± standard deviation; in brackets the probability of "
-            "being on the front:",
+            "Trained again with new seeds, mean ± standard deviation; in brackets the probability "
+            "of being on the front:",
             *("", _table(headers, rows), ""),
             *(f"- {line}." for line in sentences(confirmation, goals)),
         ]

@@ -63,11 +63,7 @@ def print_claims(claim: dict[str, Any], others: list[dict[str, Any]]) -> None:
         if len(finite) > 1:
             mean += f" ± {verdict.deviation:.2g}"
         click.echo(f"{name:15} claimed {verdict.claimed:<10.5g} found {mean:22} {verdict}")
-    unmet = [name for name, verdict in verdicts.items() if verdict.met is False]
     if len(finite) > 1:
-        told = (
-            f"not met in {', '.join(unmet)}"
-            if unmet
-            else f"met, as far as {len(finite)} seeds tell"
-        )
-        click.echo(f"The exported claim is {told}")
+        unmet = [name for name, verdict in verdicts.items() if verdict.met is False]
+        met = f"met, as far as {len(finite)} seeds tell"
+        click.echo(f"The exported claim is {'not met in ' + ', '.join(unmet) if unmet else met}")
