@@ -450,8 +450,13 @@ def _end_without_trials(records: Records) -> None:
 
 def _end_with_report(records: Records, wandb: str | None) -> None:
     """Write a search's report; whatever happens to it, the search has ended well."""
+    from vqtune.run_folder import RunFolder  # noqa: PLC0415
     from vqtune.wandb_link import read_urls  # noqa: PLC0415
 
+    run = RunFolder(records.run)
+    if wandb is None and run.is_reported():  # a search that was finished already
+        click.echo(f"Report: {_shown(run.report)}")
+        return
     try:
         from vqtune.report import report as write_report  # noqa: PLC0415
 

@@ -29,6 +29,7 @@ class RunFolder:
         self.path = path
         self.spec = path / "spec.yaml"
         self.journal = path / "optuna.journal"
+        self.report = path / "report.html"
         self.trials = path / "trials"
         self.tune = path / ".tune"
 
@@ -44,6 +45,15 @@ class RunFolder:
             yield
         finally:
             lock.release()
+
+    def is_reported(self) -> bool:
+        """Whether there is a report that is younger than all that it tells of."""
+        try:
+            written = self.report.stat().st_mtime_ns
+            told = [self.spec, *self.trials.glob("*/result.json")]
+            return all(path.stat().st_mtime_ns < written for path in told)
+        except OSError:
+            return False
 
     def trial(self, trial_id: str) -> Path:
         """The folder of a trial."""

@@ -76,6 +76,19 @@ def test_a_search_does_not_fail_with_its_report(
     assert str(copied) in note
 
 
+def test_a_report_stands_until_there_is_more_to_tell(
+    copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written = made(copied).page.stat().st_mtime_ns
+    _end_with_report(read_run(copied), wandb=None)
+    assert (copied / "report.html").stat().st_mtime_ns == written
+    (copied / "trials" / "t0001" / "result.json").touch()
+    _end_with_report(read_run(copied), wandb=None)
+    assert (copied / "report.html").stat().st_mtime_ns > written
+    said = capsys.readouterr().out.splitlines()
+    assert said == [f"Report: {copied}/report.html"] * 2
+
+
 def test_the_page_names_commands_that_work(copied: Path, tmp_path: Path) -> None:
     """The config that it tells to retrain is the first that `export` writes."""
     page = made(copied).page.read_text()
