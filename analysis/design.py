@@ -56,6 +56,28 @@ class Design:
         whole = [other for name in names for other in (name, *self._within[name])]
         return [i for name in whole for i in range(*self.columns[name].indices(10**9))]
 
+    def allowed(self, name: str) -> npt.NDArray[np.bool_]:
+        """Which levels of a technique each trial could have; a mask [levels, n].
+
+        Techniques exclude each other, and a model that never saw two together makes things up
+        about them. A level goes with a trial if, for each other technique, some trial has this
+        level together with what that trial has.
+        """
+        factor = self.factors[name]
+        mask = np.tile(factor.active, (len(factor.levels), 1))
+        for other in self.factors.values():
+            if other.block and other is not factor and not self.is_within(other.name, name):
+                kinds = np.nan_to_num(other.codes, nan=ABSENT).astype(np.int64) + 1
+                for code in range(len(mask)):
+                    seen = np.bincount(kinds[factor.codes == code], minlength=kinds.max() + 1) > 0
+                    mask[code] &= seen[kinds]
+        return mask
+
+    def varies(self, name: str) -> npt.NDArray[np.bool_]:
+        """In which trials a factor could be otherwise, all else as it is; a mask [n]."""
+        factor = self.factors[name]
+        return self.allowed(name).sum(axis=0) > 1 if factor.block else factor.active
+
     def points(self, name: str) -> Floats:
         """Where a factor is tried: its levels or its few values, else points over its range."""
         places = self.factors[name].places
@@ -84,5 +106,5 @@ def _encode(factor: Factor, places: Floats) -> Matrix:
         columns = (places[:, None] == np.arange(len(factor.levels))).astype(np.float32)
         columns[np.isnan(places)] = ABSENT
         return columns
-    filled: Floats = np.nan_to_num(places, nan=ABSENT)
-    return filled[:, None].astype(np.float32)
+    column: Matrix = np.where(np.isnan(places), ABSENT, places).astype(np.float32).reshape(-1, 1)
+    return column

@@ -7,6 +7,7 @@ difference of two means credits a technique with what came along with it.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -57,36 +58,22 @@ def technique_effects(records: Records) -> pd.DataFrame:
     `effect` is in the objective's units, at matched others: see `matched_effect`; `low` and
     `high` are its 90% interval. `mean_on` and `mean_off` are the plain means that it corrects, of
     the `on` trials that have the technique and the `off` that have what it is compared with (see
-    `switches`), all at the number of `samples` that `fidelity.comparison` chooses; `parameter` is
+    `switches`), only those that could have either counting (`Design.allowed`), all at the number
+    of `samples` that `fidelity.comparison` chooses; `parameter` is
     the technique's path in the config. Where the effect cannot be told it is NaN, and `note` says
     why. The techniques come in the order in which the configs name them.
     """
     table, searched = measured(records), searched_values(records.spec)
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     for goal in objectives(records.spec):
         compared = comparison(records, table, goal.name)
         values = np.asarray(compared.values, dtype=np.float64)
         found = factors([records.configs[i] for i in compared.values.index], searched)
         design = Design(found)
         for switch in switches(found):
-            on, off = values[switch.on], values[switch.off]
-            effect, note = _effect(switch, design, values)
-            together = ", ".join(switch.factor.same)
-            notes = [note, f"together with {together}" if together else "", compared.note]
-            rows.append(
-                {
-                    "technique": switch.technique,
-                    "parameter": switch.factor.name,
-                    "objective": goal.name,
-                    **dict(zip(("effect", "low", "high"), effect, strict=True)),
-                    "on": len(on),
-                    "off": len(off),
-                    "mean_on": on.mean() if len(on) else math.nan,
-                    "mean_off": off.mean() if len(off) else math.nan,
-                    "samples": compared.samples,
-                    "note": "; ".join(filter(None, notes)),
-                }
-            )
+            rows.append(_row(switch, design, values) | {"objective": goal.name})
+            rows[-1]["samples"] = compared.samples
+            rows[-1]["note"] = "; ".join(filter(None, [rows[-1]["note"], compared.note]))
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     numbers = ("effect", "low", "high", "mean_on", "mean_off", "samples")
     return frame.astype(dict.fromkeys(numbers, "float64") | {"on": "int64", "off": "int64"})
@@ -120,30 +107,39 @@ def matched_effect(
     return (float(np.mean(effects)), float(low), float(high))
 
 
-def _effect(
-    switch: Switch, design: Design, values: Floats
-) -> tuple[tuple[float, float, float], str]:
-    """Effect, low and high of one technique, and why there are none."""
-    unknown = (math.nan, math.nan, math.nan)
-    counts = (int(switch.on.sum()), int(switch.off.sum()))
-    if min(counts) < FEWEST:
-        return unknown, f"on in {counts[0]} trials and off in {counts[1]}: too few"
-    rows = switch.on | switch.off
-    own = design.column_numbers([switch.factor.name])
-    others = np.delete(design.matrix[rows], own, axis=1)
-    others = others[:, np.ptp(others, axis=0) > 0]
-    if not others.shape[1]:
-        others = np.zeros((len(others), 1), np.float32)
-    effect = matched_effect(switch.on[rows].astype(np.float64), values[rows], others)
-    if math.isnan(effect[0]):
-        return unknown, "it never changes without other settings"
-    return effect, ""
+def _row(switch: Switch, design: Design, values: Floats) -> dict[str, Any]:
+    """What is known of one technique, and why there is no more."""
+    name = switch.factor.name
+    levels = [np.flatnonzero(side)[0] for side in (switch.on, switch.off)]
+    could = design.allowed(name)[switch.factor.codes[levels].astype(int)].all(axis=0)
+    on, off = switch.on & could, switch.off & could
+    effect = (math.nan, math.nan, math.nan)
+    notes = [f"together with {', '.join(switch.factor.same)}" if switch.factor.same else ""]
+    if min(on.sum(), off.sum()) < FEWEST:
+        notes.insert(0, f"{on.sum()} trials with it and {off.sum()} alike without: too few")
+    else:
+        rows = on | off
+        others = np.delete(design.matrix[rows], design.column_numbers([name]), axis=1)
+        effect = matched_effect(on[rows].astype(np.float64), values[rows], others)
+        if math.isnan(effect[0]):
+            notes.insert(0, "it never changes without other settings")
+    return {
+        "technique": switch.technique,
+        "parameter": name,
+        **dict(zip(("effect", "low", "high"), effect, strict=True)),
+        "on": int(on.sum()),
+        "off": int(off.sum()),
+        "mean_on": values[on].mean() if on.any() else math.nan,
+        "mean_off": values[off].mean() if off.any() else math.nan,
+        "note": "; ".join(filter(None, notes)),
+    }
 
 
 def _predicted(inputs: npt.NDArray[np.float32], values: Floats, seed: int) -> Floats:
     """What others' trials say of each one's value [n], from its inputs [n, columns]."""
-    if np.ptp(values) == 0:
-        return values
+    inputs = inputs[:, np.ptp(inputs, axis=0) > 0]
+    if np.ptp(values) == 0 or not inputs.shape[1]:
+        return np.full_like(values, values.mean())
     trees = GradientBoostingRegressor(
         n_estimators=30,
         learning_rate=0.25,

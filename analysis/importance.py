@@ -45,6 +45,8 @@ _BEST_SHARE, _BEST = 0.1, 8
 # Trials that fANOVA averages over; more change the shares by less than a hundredth.
 _AVERAGED = 100
 _TREES = 64
+# Turns of a fit to rows and columns with gaps.
+_ROUNDS = 30
 # An out-of-bag R² below this is no ground for a decision.
 _WEAK = 0.2
 # A number of so few values is a choice between them, for PED-ANOVA.
@@ -107,10 +109,11 @@ def fanova(
     Hyperparameter Importance): the variance, over a factor's range or levels, of what the forest
     predicts on average over everything else, normalised to sum to 1. Two things differ from
     Optuna's, which leaves out what not every trial has. The average is over the trials as they
-    are, not over a box in which most combinations cannot be. And the variance of what exists in
-    a branch only is taken within the branch, times the share of trials in it: the law of total
-    variance gives each factor what it explains where it exists, so that a branch that is rare
-    counts as little as it is rare, and the choice of branch is not mixed with what is in it.
+    are, not over a box in which most combinations cannot be, and a technique is tried only on
+    trials that could have it (`Design.allowed`). And the variance of what exists in a branch only
+    is taken within the branch, times the share of trials in it: the law of total variance gives
+    each factor what it explains where it exists, so that a branch that is rare counts as little
+    as it is rare, and the choice of branch is not mixed with what is in it.
 
     NaN for all where the forest predicts one value for everything.
     """
@@ -119,21 +122,45 @@ def fanova(
     forest.fit(design.matrix, values)
     variances = {}
     for factor in found:
-        rows = np.flatnonzero(factor.active)
-        weight = len(rows) / len(values)
+        could = design.varies(factor.name)
+        rows = np.flatnonzero(could)
         if len(rows) > _AVERAGED:
             rows = chance.choice(rows, _AVERAGED, replace=False)
         points = design.points(factor.name)
         tried = np.tile(design.matrix[rows], (len(points), 1, 1))
         for changed, point in zip(tried, points, strict=True):
             design.put(changed, factor.name, point, chance)
-        predicted = forest.predict(tried.reshape(-1, tried.shape[-1]))
-        variances[factor.name] = weight * predicted.reshape(len(points), -1).mean(axis=1).var()
+        if len(rows):
+            predicted = forest.predict(tried.reshape(-1, tried.shape[-1]))
+            known = design.allowed(factor.name)[:, rows] if factor.block else None
+            effects = _main_effects(predicted.reshape(len(points), -1), known)
+            variances[factor.name] = float(could.mean() * effects.var())
+        else:
+            variances[factor.name] = 0.0
     total = sum(variances.values())
     explained = float(forest.oob_score_)
     if not total > 0:
         return dict.fromkeys(variances, math.nan), explained
     return {name: float(variance / total) for name, variance in variances.items()}, explained
+
+
+def _main_effects(
+    predicted: npt.NDArray[np.float64], known: npt.NDArray[np.bool_] | None
+) -> npt.NDArray[np.float64]:
+    """Effect of each point [points] on predictions [points, rows], of which those `known` count.
+
+    That of the least-squares fit of a number a point plus a number a row; where all count, it is
+    the mean over the rows.
+    """
+    effects = predicted.mean(axis=1)
+    if known is None or known.all():
+        return np.asarray(effects)
+    weights = known.astype(np.float64)
+    for _ in range(_ROUNDS):
+        of_rows = (weights * (predicted - effects[:, None])).sum(axis=0) / weights.sum(axis=0)
+        rest = (weights * (predicted - of_rows)).sum(axis=1)
+        effects = rest / np.maximum(weights.sum(axis=1), 1)
+    return np.asarray(effects - effects.mean())
 
 
 def ped_anova(found: Sequence[Factor], costs: npt.NDArray[np.float64]) -> dict[str, float]:

@@ -35,11 +35,11 @@ _FOLDS = 4
 def interactions(records: Records) -> pd.DataFrame:
     """List the pairs of parameters that act together on an objective; columns as in COLUMNS.
 
-    `strength` is the share of the objective's variance, over the `trials` in which both exist, that
-    is due to the pair beyond what its two parameters do on their own, see `pair_strengths`; `p` how
-    likely chance alone makes a pair look so strong, corrected for the number of pairs. Only pairs
-    with a p of at most 0.1 are listed, and MOST at most, the strongest of each objective first.
-    Values are those at the number of `samples` that `fidelity.comparison` chooses.
+    `strength` is the share of the objective's variance that is due to the pair beyond what its two
+    parameters do on their own, see `pair_strengths`; `trials` in how many both could be otherwise;
+    `p` how likely chance alone makes a pair look so strong, corrected for the number of pairs. Only
+    pairs with a p of at most 0.1 are listed, and MOST at most, the strongest of each objective
+    first. Values are those at the number of `samples` that `fidelity.comparison` chooses.
     """
     table, searched = measured(records), searched_values(records.spec)
     frames = []
@@ -77,8 +77,9 @@ def pair_strengths(found: Sequence[Factor], values: Floats, seed: int = 0) -> pd
     total = float(((values - values.mean()) ** 2).sum())
     rows: list[tuple[str, str, float, float, int]] = []
     if len(found) >= 2 and total > 0:
-        rest = _not_additive(Design(found).matrix, values, seed)
-        pairs = _pairs(found)
+        design = Design(found)
+        rest = _not_additive(design.matrix, values, seed)
+        pairs = _pairs(design)
         while len(rows) < MOST and pairs:
             tests = [pair.test(rest) for pair in pairs]
             corrected = stats.false_discovery_control([p for _, p in tests])
@@ -94,7 +95,7 @@ def pair_strengths(found: Sequence[Factor], values: Floats, seed: int = 0) -> pd
 
 @dataclass(frozen=True)
 class _Pair:
-    """Two factors where both exist: `rows`, and orthonormal columns for each alone and for both."""
+    """Two factors where both vary: `rows`, and orthonormal columns for each alone and for both."""
 
     names: tuple[str, str]
     rows: npt.NDArray[np.intp]
@@ -119,21 +120,21 @@ class _Pair:
         return np.asarray(values - self.both @ (self.both.T @ values))
 
 
-def _pairs(found: Sequence[Factor]) -> list[_Pair]:
-    """All pairs that can be told from their two factors alone."""
-    bases = {factor.name: _basis(factor) for factor in found}
+def _pairs(design: Design) -> list[_Pair]:
+    """All pairs that can be told from their two factors alone, in the trials where both vary."""
+    bases = {name: _basis(factor) for name, factor in design.factors.items()}
+    varies = {name: design.varies(name) for name in design.factors}
     pairs = []
-    for first, second in itertools.combinations(found, 2):
-        rows = np.flatnonzero(first.active & second.active)
-        left, right = bases[first.name][rows], bases[second.name][rows]
-        # A choice of which all trials took one option has no columns.
-        if len(rows) < FEWEST or not left.size or not right.size:
+    for first, second in itertools.combinations(design.factors, 2):
+        rows = np.flatnonzero(varies[first] & varies[second])
+        if len(rows) < FEWEST:
             continue
+        left, right = bases[first][rows], bases[second][rows]
         products = (left[:, :, None] * right[:, None, :]).reshape(len(rows), -1)
         alone = _orthonormal(np.hstack([np.ones((len(rows), 1)), left, right]))
         both = _orthonormal(products - alone @ (alone.T @ products))
         if both.shape[1] and len(rows) >= 2 * (alone.shape[1] + both.shape[1]):
-            pairs.append(_Pair((first.name, second.name), rows, alone, both))
+            pairs.append(_Pair((first, second), rows, alone, both))
     return pairs
 
 

@@ -67,3 +67,25 @@ def test_points() -> None:
     many = Design(factors([{"x": float(x)} for x in range(30)]))
     np.testing.assert_allclose(many.points("x"), (np.arange(8) + 0.5) / 8)
     assert Design([]).matrix.size == 0
+
+
+def test_what_a_trial_could_have() -> None:
+    """`growth` is for one codebook alone: it never comes with groups or levels."""
+    layouts = ["one", "one", "growth", "growth", "groups", "residual"] * 2
+    names = ("growth", "groups", "residual")
+    found = Design(
+        factors(
+            [
+                {name: {} if name == layout else None for name in names}
+                | {"kmeans": {} if i > 5 else None, "lr": float(i)}
+                for i, layout in enumerate(layouts)
+            ]
+        )
+    )
+    one_codebook = np.array([layout in ("one", "growth") for layout in layouts])
+    np.testing.assert_array_equal(found.varies("growth"), one_codebook)
+    off, on = found.allowed("growth")
+    assert off.all()
+    np.testing.assert_array_equal(on, one_codebook)
+    assert found.varies("kmeans").all()
+    assert found.varies("lr").all()

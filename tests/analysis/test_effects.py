@@ -148,3 +148,24 @@ def test_switches_compare_with_what_a_technique_replaces() -> None:
         [False, True, False],
     )
     assert (fsq.on == ema.off).all()
+
+
+def test_a_technique_is_compared_where_it_could_be(run_folder: RunFolder) -> None:
+    """Growth does nothing, but goes with one codebook only, and groups halve the perplexity."""
+
+    def change(config: Config, chance: np.random.Generator) -> None:
+        layout = chance.choice(["one", "growth", "groups"])
+        config["codebook"]["groups"] = {"count": 2} if layout == "groups" else None
+        config["codebook"]["growth"] = {"start": 64} if layout == "growth" else None
+        config["training"]["lr"] = float(chance.random())
+
+    made = configs(90, change)
+    table = technique_effects(
+        searched(
+            run_folder, made, lambda c: {"perplexity": 100.0 if c["codebook"]["groups"] else 200.0}
+        )
+    ).set_index(["technique", "objective"])
+    growth = table.loc[("growth", "perplexity")]
+    assert growth["effect"] == pytest.approx(0)
+    assert growth["on"] + growth["off"] == sum(c["codebook"]["groups"] is None for c in made)
+    assert table.loc[("groups", "perplexity"), "effect"] == pytest.approx(-100, abs=5)

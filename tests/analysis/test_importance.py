@@ -197,3 +197,21 @@ def study(rows: list[dict[str, float]], values: np.ndarray) -> optuna.Study:
 
 def normalised(shares: dict[str, float]) -> dict[str, float]:
     return {name: share / sum(shares.values()) for name, share in shares.items()}
+
+
+def test_a_technique_is_not_credited_for_what_excludes_it() -> None:
+    """Groups ruin everything; growth does nothing but is never seen with groups."""
+    chance = np.random.default_rng(4)
+    made: list[dict[str, Any]] = []
+    values = []
+    for grouped, grown, x in zip(
+        chance.random(300) < 0.5, chance.random(300) < 0.5, chance.random(300), strict=True
+    ):
+        made.append(
+            {"groups": {} if grouped else None, "growth": {} if grown and not grouped else None}
+            | {"x": x}
+        )
+        values.append(x + 10 * (not grouped))
+    shares, _ = fanova(factors(made), np.array(values))
+    assert shares["groups"] > 0.9
+    assert shares["growth"] < 0.001
