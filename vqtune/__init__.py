@@ -1,3 +1,5 @@
 """The search: spaces, searcher, scheduler, cluster, tracking, export, and the command."""
 
-__version__ = "0.1.0"
+from trainables import __version__
+
+__all__ = ["__version__"]
