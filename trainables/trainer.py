@@ -6,12 +6,12 @@ import math
 import platform
 import time
 from collections.abc import Callable, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from trainables import __version__
 from trainables.checkpoint import read_tensors, write_tensors
 from trainables.codebooks.exported import exported_name
 from trainables.config import TrialConfig
@@ -159,7 +159,7 @@ class Trainer:
             "device": self.stack.device.type,
             "threads": torch.get_num_threads(),
             "versions": {
-                "vqtune": version("vqtune"),
+                "vqtune": __version__,
                 "torch": torch.__version__,
                 "python": platform.python_version(),
             },
