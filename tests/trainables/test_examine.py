@@ -165,3 +165,11 @@ def test_a_checkpoint_that_will_not_do(
     change(header)
     write_tensors(tmp_path / CHECKPOINT, tensors, header)
     refused(tmp_path, dataset, said)
+
+
+def test_a_trial_of_a_gpu_is_shown_where_there_is_none(tmp_path: Path, dataset: Dataset) -> None:
+    report = trained(tmp_path, make_config(), dataset).report
+    tensors, header = read_tensors(tmp_path / CHECKPOINT)
+    header["made"].update(device="cuda", threads=64)
+    write_tensors(tmp_path / CHECKPOINT, tensors, header)
+    assert examined(tmp_path, dataset).perplexity == pytest.approx(report["perplexity"], rel=0.05)
