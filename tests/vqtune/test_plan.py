@@ -16,7 +16,8 @@ from click.testing import CliRunner
 
 from tests.vqtune.conftest import TINY, Searched, digest, optuna_states, run_search
 from trainables.errors import InputError
-from vqtune.cli import _without_more_trials, main
+from vqtune.cli import main
+from vqtune.commands.endings import without_more_trials
 from vqtune.journal import open_journal
 from vqtune.plan import Plan, resumed
 from vqtune.run_folder import RunFolder
@@ -105,7 +106,7 @@ def test_a_grid_has_no_more_trials_than_points(
 def test_the_command_to_go_on_with_does_not_add_trials_again(
     given: list[str], kept: list[str]
 ) -> None:
-    assert _without_more_trials(given) == kept
+    assert without_more_trials(given) == kept
 
 
 # --- a run that is gone on with -------------------------------------------------------------------

@@ -14,7 +14,8 @@ from analysis.errors import RunError
 from analysis.records import read_run
 from tests.analysis.run_folder import RunFolder
 from tests.vqtune.conftest import TINY, Mixed, Searched, vqtune
-from vqtune.cli import _end_with_report, main
+from vqtune.cli import main
+from vqtune.commands.reporting import end_with_report
 from vqtune.export import export
 from vqtune.report import Report, report
 from vqtune.wandb_link import FILE, read_urls, write_urls
@@ -70,7 +71,7 @@ def test_a_search_does_not_fail_with_its_report(
     copied: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (copied / "report").write_text("in the way")
-    _end_with_report(read_run(copied), wandb="vq")
+    end_with_report(read_run(copied), wandb="vq")
     [note] = capsys.readouterr().out.splitlines()
     assert note.startswith("Note: the report could not be written: ")
     assert str(copied) in note
@@ -80,10 +81,10 @@ def test_a_report_stands_until_there_is_more_to_tell(
     copied: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     written = made(copied).page.stat().st_mtime_ns
-    _end_with_report(read_run(copied), wandb=None)
+    end_with_report(read_run(copied), wandb=None)
     assert (copied / "report.html").stat().st_mtime_ns == written
     (copied / "trials" / "t0001" / "result.json").touch()
-    _end_with_report(read_run(copied), wandb=None)
+    end_with_report(read_run(copied), wandb=None)
     assert (copied / "report.html").stat().st_mtime_ns > written
     said = capsys.readouterr().out.splitlines()
     assert said == [f"Report: {copied}/report.html"] * 2

@@ -1,0 +1,147 @@
+"""The commands that read a run: front, records, report, export."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+import click
+
+from vqtune.commands.endings import command, shown
+from vqtune.commands.reporting import summarise
+from vqtune.run_options import FOLDER
+
+
+@click.command()
+@click.argument("run")
+@click.option("--top", type=click.IntRange(min=1), help="Only the best so many.")
+@click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table")
+@click.option(
+    "--constraint",
+    help="What a trial has to hold to come first, such as 'recon_loss<=1.0*baseline' or none; "
+    "by default what the search asked.",
+)
+@click.option(
+    "--objective",
+    "objectives",
+    multiple=True,
+    metavar="METRIC:max|min",
+    help="One more objective, such as bits_per_frame:min or gpu_seconds:min.",
+)
+@click.option(
+    "--weight",
+    "weights",
+    multiple=True,
+    metavar="METRIC=NUMBER",
+    help="Order the front by a weighted mean, such as perplexity=2, not by hypervolume.",
+)
+def front(
+    run: str,
+    top: int | None,
+    form: str,
+    constraint: str | None,
+    objectives: tuple[str, ...],
+    weights: tuple[str, ...],
+) -> None:
+    """Show RUN's front, best first and why, with the baseline."""
+    from analysis.ranking import top_table  # noqa: PLC0415
+    from analysis.records import find_run, read_run  # noqa: PLC0415
+    from analysis.table import to_csv, to_json  # noqa: PLC0415
+    from analysis.terms import terms  # noqa: PLC0415
+    from vqtune.printed import make_console, print_front  # noqa: PLC0415
+
+    records = read_run(find_run(run))
+    asked = terms(records.spec, constraint, objectives, weights)
+    if form == "table":
+        print_front(records, top, make_console(), asked)
+        return
+    table = top_table(records, top, asked)
+    click.echo(to_csv(table) if form == "csv" else to_json(table), nl=form == "json")
+
+
+@click.command()
+@click.argument("run")
+@click.option(
+    "--out",
+    type=FOLDER,
+    metavar="FILE",
+    help="A new file, .parquet or .csv; without it, CSV is printed.",
+)
+def records(run: str, out: Path | None) -> None:
+    """Write every report of RUN's trials as one table.
+
+    Also while the search is at work. One row a report, with the trial's parameters, state and cost
+    beside the metrics. Rows where the column `last` is true are one row a trial.
+    """
+    from analysis.records import find_run, read_run  # noqa: PLC0415
+    from analysis.tidy import check_out, tidy, write_tidy  # noqa: PLC0415
+
+    if out is not None:
+        check_out(out)
+    found = read_run(find_run(run))
+    for message in found.skipped:
+        click.echo(f"Note: {message}", err=True)
+    table = tidy(found)
+    if out is None:
+        table.to_csv(sys.stdout, index=False, lineterminator="\n")
+        return
+    write_tidy(table, out)
+    click.echo(f"Written to {out}: {len(table)} rows of {table.shape[1]} columns")
+
+
+@click.command()
+@click.argument("run")
+@click.option(
+    "--wandb", metavar="PROJECT", help="Log a summary of the search into this W&B project, too."
+)
+def report(run: str, wandb: str | None) -> None:
+    """Write RUN's report: one page that works offline, and its pictures as PNG files."""
+    from analysis.records import find_run, read_run  # noqa: PLC0415
+    from vqtune.report import report as write_report  # noqa: PLC0415
+
+    folder = find_run(run)
+    made = write_report(read_run(folder), command(), shown(folder))
+    click.echo(made.headline)
+    click.echo(f"Report: {shown(made.page)}   Pictures: {shown(folder / 'report')}")
+    if wandb is not None:
+        summarise(made, wandb)
+
+
+@click.command()
+@click.argument("run")
+@click.option(
+    "--top",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="How many of the front, the best first.",
+)
+@click.option("--out", type=FOLDER, help="Folder to write to; by default exported/RUN.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["yaml", "json", "python", "vector-quantize-pytorch"]),
+    default="yaml",
+    show_default=True,
+    help="Configs for vqtune train as YAML or JSON; YAML and a program that builds the codebook; "
+    "or the codebooks printed as Python for that library.",
+)
+def export(run: str, top: int, out: Path | None, form: str) -> None:
+    """Write the best configs of RUN, with their weights and a README.md that tells of them."""
+    from analysis.records import find_run, read_run  # noqa: PLC0415
+    from vqtune.export import export as run_export  # noqa: PLC0415
+    from vqtune.peer_python import best_as_python  # noqa: PLC0415
+
+    if form == "vector-quantize-pytorch" and out is not None:
+        raise click.UsageError("--out needs --format yaml, json or python; this format is printed")
+    records = read_run(find_run(run))
+    if form == "vector-quantize-pytorch":
+        click.echo(best_as_python(records, top), nl=False)
+        return
+    folder = out or Path("exported") / records.run.resolve().name
+    made = run_export(records, top, folder, form, command())
+    for item in made:
+        click.echo(f"{item.trial_id}: {'  '.join(map(str, item.paths))}")
+    click.echo(f"What they are, and how to use them: {folder / 'README.md'}")
+    click.echo(f"Retrain one with: {command()} {shlex.join(['train', str(made[0].config)])}")
