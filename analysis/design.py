@@ -60,17 +60,20 @@ class Design:
         """Which levels of a technique each trial could have; a mask [levels, n].
 
         Techniques exclude each other, and a model that never saw two together makes things up
-        about them. A level goes with a trial if, for each other technique, some trial has this
-        level together with what that trial has.
+        about them. A level goes with a trial unless, for some other technique, no trial has this
+        level together with what that trial has, where by chance one at least would.
         """
         factor = self.factors[name]
         mask = np.tile(factor.active, (len(factor.levels), 1))
         for other in self.factors.values():
             if other.block and other is not factor and not self.is_within(other.name, name):
-                kinds = np.nan_to_num(other.codes, nan=ABSENT).astype(np.int64) + 1
+                kinds = np.where(other.active, other.codes + 1, 0).astype(np.int64)
+                counts = np.bincount(kinds)
                 for code in range(len(mask)):
-                    seen = np.bincount(kinds[factor.codes == code], minlength=kinds.max() + 1) > 0
-                    mask[code] &= seen[kinds]
+                    here = factor.codes == code
+                    together = np.bincount(kinds[here], minlength=len(counts))
+                    by_chance = counts * (here.sum() / len(here))
+                    mask[code] &= ((together > 0) | (by_chance < 1))[kinds]
         return mask
 
     def varies(self, name: str) -> npt.NDArray[np.bool_]:
@@ -102,9 +105,8 @@ class Design:
 
 def _encode(factor: Factor, places: Floats) -> Matrix:
     """Columns [n, columns] for the places [n] of a factor."""
+    columns = places[:, None]
     if len(factor.levels) > 2:
-        columns = (places[:, None] == np.arange(len(factor.levels))).astype(np.float32)
-        columns[np.isnan(places)] = ABSENT
-        return columns
-    column: Matrix = np.where(np.isnan(places), ABSENT, places).astype(np.float32).reshape(-1, 1)
-    return column
+        columns = (columns == np.arange(len(factor.levels))).astype(np.float64)
+    columns = np.where(np.isnan(places)[:, None], ABSENT, columns)
+    return np.asarray(columns, dtype=np.float32)

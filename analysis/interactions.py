@@ -24,8 +24,8 @@ COLUMNS = ("objective", "first", "second", "strength", "p", "trials", "samples",
 
 Floats = npt.NDArray[np.float64]
 
-# Fewer trials in which both exist say nothing about a pair.
-FEWEST = 20
+# Fewer trials in which both vary say nothing about a pair.
+FEWEST = 30
 # Pairs listed for an objective, and the share of them that may be chance alone.
 MOST = 8
 _FALSE = 0.1

@@ -71,13 +71,13 @@ def test_points() -> None:
 
 def test_what_a_trial_could_have() -> None:
     """`growth` is for one codebook alone: it never comes with groups or levels."""
-    layouts = ["one", "one", "growth", "growth", "groups", "residual"] * 2
+    layouts = ["one", "one", "growth", "growth", "groups", "residual"] * 4
     names = ("growth", "groups", "residual")
     found = Design(
         factors(
             [
                 {name: {} if name == layout else None for name in names}
-                | {"kmeans": {} if i > 5 else None, "lr": float(i)}
+                | {"kmeans": {} if i > 11 else None, "lr": float(i)}
                 for i, layout in enumerate(layouts)
             ]
         )
@@ -89,3 +89,8 @@ def test_what_a_trial_could_have() -> None:
     np.testing.assert_array_equal(on, one_codebook)
     assert found.varies("kmeans").all()
     assert found.varies("lr").all()
+
+
+def test_what_is_too_rare_to_be_seen_together_is_not_excluded() -> None:
+    rare = [{"a": {} if i < 4 else None, "b": {} if 3 < i < 7 else None} for i in range(20)]
+    assert Design(factors(rare)).varies("a").all()
