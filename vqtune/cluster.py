@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from trainables.errors import InputError
 from vqtune.joining import FLAG, check_head
+from vqtune.shipping import shipped
 
 # Tune reads these when it is imported: we record trials ourselves, and keep the user's folder.
 _ENVIRONMENT = {
@@ -42,8 +44,12 @@ class Resources:
 
 
 @contextmanager
-def ray_cluster(address: str | None) -> Iterator[None]:
+def ray_cluster(address: str | None, factories: set[str] | None = None) -> Iterator[bool]:
     """Join the cluster at `address`, or start one on this machine; leave it at the end.
+
+    Gives whether it was joined.
+
+    A cluster that is joined is sent vqtune's code, and the user's modules of these `factories`.
 
     Raises:
         InputError: the cluster cannot be joined, as `joining` tells.
@@ -55,8 +61,12 @@ def ray_cluster(address: str | None) -> Iterator[None]:
     place = None if address is None else check_head(address)
     import ray  # noqa: PLC0415
 
-    path = os.pathsep.join(p for p in (str(Path.cwd()), os.environ.get("PYTHONPATH")) if p)
-    workers = {"env_vars": {**_ENVIRONMENT, "PYTHONPATH": path}}
+    workers: dict[str, Any] = {"env_vars": dict(_ENVIRONMENT)}
+    if place is not None:
+        workers |= shipped(factories or set())
+    else:
+        path = os.pathsep.join(p for p in (str(Path.cwd()), os.environ.get("PYTHONPATH")) if p)
+        workers["env_vars"]["PYTHONPATH"] = path
     quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
     # A trial's traceback goes into its error.txt, not between the lines of the live table.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
@@ -73,7 +83,7 @@ def ray_cluster(address: str | None) -> Iterator[None]:
     # handler, which it sets when it starts, would end the process at once.
     previous = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
     try:
-        yield
+        yield place is not None
     finally:
         signal.signal(signal.SIGTERM, previous)
         ray.shutdown()
@@ -114,6 +124,18 @@ def resources(cpus_per_trial: float | None, gpus_per_trial: float | None) -> Res
             "--cpus-per-trial, --gpus-per-trial",
         )
     return Resources(cpus, gpus, slots)
+
+
+def holding(taken: Resources) -> dict[str, str]:
+    """The nodes on which a trial fits: addresses by node id."""
+    import ray  # noqa: PLC0415
+
+    found = {}
+    for node in ray.nodes():
+        cpus, gpus = (node["Resources"].get(name, 0.0) for name in ("CPU", "GPU"))
+        if node["Alive"] and _fitting(cpus, gpus, taken.cpus, taken.gpus):
+            found[str(node["NodeID"])] = str(node["NodeManagerAddress"])
+    return found
 
 
 def _fitting(node_cpus: float, node_gpus: float, cpus: float, gpus: float) -> int:

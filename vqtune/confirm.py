@@ -64,7 +64,8 @@ def confirm(request: Request, console: Console) -> Outcome:
         }
         spec = {"objectives": search.spec["objectives"], "confirm": block}
         first = trials[0].config
-        with begun(asked, run, first, len(trials), spec, console) as taken:
+        configs = [trial.config for trial in trials]
+        with begun(asked, run, first, len(trials), spec, console, configs) as taken:
             _record(run, len(trials), block)
             console.print(
                 f"{name}: {len(finalists)} configs with {len(seeds)} seeds, {len(trials)} trials",

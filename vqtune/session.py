@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +16,10 @@ from rich.console import Console
 from trainables.config import TrialConfig
 from trainables.errors import InputError
 from vqtune import __version__
-from vqtune.cluster import Resources, ray_cluster, resources
+from vqtune.cluster import Resources, holding, ray_cluster, resources
+from vqtune.node_check import check_nodes
 from vqtune.run_folder import RunFolder, existing_run, new_run, read_spec, write_yaml
+from vqtune.shipping import factories
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,13 +83,19 @@ def begun(
     trials: int,
     asked: Mapping[str, Any],
     console: Console,
+    others: Sequence[TrialConfig] = (),
 ) -> Iterator[Resources]:
     """A cluster on which `first` can be trained, and the run's spec; gives what a trial takes.
 
-    `trials` is how many the run is to have, `asked` what else its spec says, "objectives" at least.
+    `trials` is how many the run is to have, `asked` what else its spec says, "objectives" at least;
+    `others` are further configs that are known now.
     """
-    with ray_cluster(request.address):
+    known = [first, *others]
+    named = factories(asked, *(config.to_dict() for config in known))
+    with ray_cluster(request.address, named) as joined:
         taken = share(request, run)
+        if joined:
+            check_nodes(holding(taken), known, run.path.parent)
         for warning in prepare(first, taken):
             console.print(f"Note: {warning}", style="yellow", markup=False, highlight=False)
         if not run.spec.exists():
