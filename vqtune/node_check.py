@@ -90,18 +90,21 @@ def files_at(path: str, kind: Any) -> Files:
     return Files(len(found.names), total, digest.hexdigest())
 
 
-def answer(paths: Mapping[str, str], probe: str | None, node: str) -> Answer:
-    """What the node that this runs on sees; leaves its own file beside the probe's."""
+def answer(paths: Mapping[str, str], probe: str | None, node: str, patience: float) -> Answer:
+    """What the node that this runs on sees; leaves its own file beside the probe's.
+
+    It waits `patience` seconds for the probe.
+    """
     files = {path: files_at(path, kind) for path, kind in paths.items()}
-    return Answer(files, "" if probe is None else _storage_seen(Path(probe), node))
+    return Answer(files, "" if probe is None else _storage_seen(Path(probe), node, patience))
 
 
 def _data(config: TrialConfig) -> tuple[str, str]:
     return getattr(config.data, "path", ""), config.data.kind
 
 
-def _storage_seen(probe: Path, node: str) -> str:
-    until = time.monotonic() + _SEEN
+def _storage_seen(probe: Path, node: str, patience: float) -> str:
+    until = time.monotonic() + patience
     while not probe.exists():
         if time.monotonic() > until:
             return "does not see"
@@ -147,7 +150,7 @@ def _ask(
         here = NodeAffinitySchedulingStrategy(node, soft=False)
         # Without a CPU it runs at once also where others' work fills the node.
         task = ray.remote(answer).options(num_cpus=0, max_retries=1, scheduling_strategy=here)
-        asked[task.remote(dict(paths), place, node)] = node
+        asked[task.remote(dict(paths), place, node, _SEEN)] = node
     ray.wait(list(asked), num_returns=len(asked), timeout=_ANSWER)
     answers, silent, broken = {}, [], {}
     for task, node in asked.items():
@@ -191,12 +194,9 @@ def _compare(path: str, here: Files, nodes: Mapping[str, str], answers: dict[str
         told.append(f"{_named(without, nodes)}: {seen[without[0]].missing}")
     if other:
         files = seen[other[0]]
-        same = (files.number, files.size) == (right.number, right.size)
-        how = (
-            "files of other names or sizes"
-            if same
-            else f"{files.number} files of {files.size:,} bytes, not {right.number} of {right.size:,}"
-        )
+        how = f"{files.number} files of {files.size:,} bytes, not {right.number} of {right.size:,}"
+        if (files.number, files.size) == (right.number, right.size):
+            how = "files of other names or sizes"
         told.append(f"{_named(other, nodes)}: {how}")
     if told:
         raise InputError(

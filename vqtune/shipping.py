@@ -6,12 +6,12 @@ Ray's runtime environment carries the files; a cluster of one's own on this mach
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import os
 import sys
 from collections.abc import Iterator, Mapping
 from importlib.machinery import PathFinder
-from modulefinder import ModuleFinder
 from pathlib import Path
 from typing import Any
 
@@ -47,21 +47,20 @@ def user_modules(factories: set[str]) -> list[Path]:
     there comes along, the rest of the folders does not.
     """
     folders = _folders()
-    names = sorted({path.partition(":")[0] for path in factories})
-    found: dict[str, Path] = {}
-    for name in names:
-        top = name.partition(".")[0]
-        place = _place(top, [*sys.path, *map(str, folders)])
-        if place is None or place.parent.resolve() not in folders or top in PACKAGES:
-            continue
-        found[top] = place
-        for other in sorted(_imported(name, folders)):
-            beside = _place(other, list(map(str, folders)))
-            if beside is not None and other not in PACKAGES:
-                found.setdefault(other, beside)
-    for place in found.values():
+    # Where Python would look: what is installed comes before the current folder.
+    path = [*sys.path, *map(str, folders)]
+    left = sorted({factory.partition(":")[0].partition(".")[0] for factory in factories})
+    found: dict[str, Path | None] = dict.fromkeys(PACKAGES)
+    while left:
+        name = left.pop()
+        place = _place(name, path) if name not in found else None
+        found.setdefault(name, place if place and place.parent.resolve() in folders else None)
+        if found[name] is not None and place is not None:
+            left.extend(_imported(place))
+    places = [place for place in found.values() if place is not None]
+    for place in places:
         _check_size(place)
-    return list(found.values())
+    return places
 
 
 def _own() -> Iterator[Path]:
@@ -89,14 +88,20 @@ def _place(name: str, path: list[str]) -> Path | None:
     return Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
 
 
-def _imported(name: str, folders: list[Path]) -> set[str]:
-    """Top-level modules of these folders that a module imports; its code is read, not run."""
-    finder = ModuleFinder(path=list(map(str, folders)))
-    try:
-        finder.import_hook(name)
-    except Exception:
-        return set()  # what is wrong with it is told where it is imported
-    return {found.partition(".")[0] for found in finder.modules}
+def _imported(place: Path) -> set[str]:
+    """Top-level modules that a file or the files of a package import; read, not run."""
+    names: set[str] = set()
+    for file in [place] if place.is_file() else place.rglob("*.py"):
+        try:
+            tree = ast.parse(file.read_bytes())
+        except (OSError, ValueError, SyntaxError):
+            continue  # what is wrong with it is told where it is imported
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                names.update(alias.name.partition(".")[0] for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names.add(node.module.partition(".")[0])
+    return names
 
 
 def _check_size(place: Path) -> None:
