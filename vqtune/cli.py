@@ -37,6 +37,7 @@ class Commands(click.Group):
         """Run a command."""
         from analysis.errors import RunError  # noqa: PLC0415
         from trainables.errors import InputError  # noqa: PLC0415
+        from trainables.patience import FULL, StorageError  # noqa: PLC0415
 
         try:
             return super().invoke(ctx)
@@ -47,12 +48,15 @@ class Commands(click.Group):
             if error.errno == errno.EPIPE:  # the reader has seen enough, as in `| head`
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 sys.exit(DONE)
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in FULL and not isinstance(error, StorageError):
                 raise
             where = f" at {error.filename}" if error.filename else ""
+            what = f"no space left on the disk{where}", "Make room, and go"
+            if error.errno not in FULL:
+                what = f"the storage is away{where}: {error.strerror}", "When it is back, go"
             click.echo(
-                f"Error: no space left on the disk{where}; what was computed is kept. Make room, "
-                "and go on with the same command (a search with --resume)",
+                f"Error: {what[0]}; what was computed is kept. {what[1]} on with the same command "
+                "(a search with --resume)",
                 err=True,
             )
             sys.exit(FAILED)

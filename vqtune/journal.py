@@ -6,7 +6,8 @@ optuna-dashboard opens the same file, also while the search is at work.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from trainables.errors import InputError
+from trainables.patience import patiently
 
 STUDY = "vqtune"
 # Attributes of trials that were no proposals: taken over from another run; a combination of
@@ -29,18 +31,39 @@ class _Journal(JournalFileBackend):
     """Reads without a write; what is left of a half-written last line goes before the first one.
 
     A full disk or a power cut leaves such a line; what was appended to it would be lost, and the
-    journal unreadable for ever.
+    journal unreadable for ever. Where the storage is away, both wait for it.
     """
 
-    _mended = False
+    _torn = True  # whether there may be more in the file than was written with success
+    _end: int | None = None  # how long the file was before the last write
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Write entries."""
-        if not self._mended:
-            with Path(self._file_path).open("rb+") as file:
-                file.truncate(file.read().rfind(b"\n") + 1)
-            self._mended = True
-        super().append_logs(logs)
+        """Write entries, all or none."""
+        patiently(lambda: self._append(logs))
+
+    def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
+        """Give the entries from this one on."""
+        yield from patiently(lambda: list(super(_Journal, self).read_logs(log_number_from)))
+
+    def _append(self, logs: list[dict[str, Any]]) -> None:
+        if self._torn:
+            self._cut_back()
+        else:
+            self._end = Path(self._file_path).stat().st_size
+        self._torn = True
+        try:
+            super().append_logs(logs)
+        except OSError:
+            with suppress(OSError):  # before the next write, then
+                self._cut_back()
+            raise
+        self._torn = False
+
+    def _cut_back(self) -> None:
+        with Path(self._file_path).open("rb+") as file:
+            if self._end is None:
+                self._end = file.read().rfind(b"\n") + 1
+            file.truncate(self._end)
 
 
 def open_journal(path: Path) -> optuna.storages.JournalStorage:
