@@ -19,6 +19,7 @@ from trainables.data import Dataset, load_dataset
 from trainables.denormals import flushed_denormals
 from trainables.errors import InputError
 from trainables.evaluation import Evaluator
+from trainables.memory import told_out_of_memory
 from trainables.stack import Stack
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -46,8 +47,9 @@ class Trainer:
         """
         self.config = config
         self.dataset = dataset if dataset is not None else load_dataset(config.data)
-        self.stack = Stack([config], self.dataset, device)
-        self.evaluator = Evaluator(self.stack, self.dataset)
+        with told_out_of_memory(config):
+            self.stack = Stack([config], self.dataset, device)
+            self.evaluator = Evaluator(self.stack, self.dataset)
         on_gpu = self.stack.device.type == "cuda"
         self.gpus = gpus if gpus is not None else float(on_gpu)
         self.seconds = self.cpu_seconds = self.gpu_seconds = 0.0
@@ -77,10 +79,14 @@ class Trainer:
 
         Args:
             progress: called now and then with the number of samples drawn so far.
+
+        Raises:
+            OutOfMemoryError: the device has too little memory for the config.
         """
         started, worked = time.monotonic(), time.process_time()
         before = self.stack.steps[0]
-        self.stack.advance(self._steps_at(self.reports + 1) - before, progress)
+        with told_out_of_memory(self.config):
+            self.stack.advance(self._steps_at(self.reports + 1) - before, progress)
         self.reports += 1
         steps = self.stack.steps[0] - before
         training = {name: float(total[0]) / steps for name, total in self.stack.totals.items()}
@@ -103,7 +109,8 @@ class Trainer:
 
     def evaluate(self) -> Report:
         """Metrics on the held-out set as things stand."""
-        [metrics], _ = self.evaluator.evaluate()
+        with told_out_of_memory(self.config):
+            [metrics], _ = self.evaluator.evaluate()
         samples = self.stack.samples[0]
         finite = self._finite and math.isfinite(metrics["recon_loss"])
         self._finite = finite
@@ -126,13 +133,13 @@ class Trainer:
         write_tensors(path, self.stack.lane_state(0), header)
         return path
 
-    def load(self, folder: Path) -> None:
+    def load(self, folder: Path, name: str = CHECKPOINT) -> None:
         """Go on from a checkpoint of the same config.
 
         Raises:
             InputError: no checkpoint there, or one of another config or of other data.
         """
-        path = folder / CHECKPOINT
+        path = folder / name
         tensors, header = read_tensors(path)
         if not header.keys() >= {"trial", "samples", "reports", "seconds", "report", "made"}:
             raise InputError("found weights, allowed: the checkpoint of a trial", str(path))

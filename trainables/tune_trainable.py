@@ -7,15 +7,23 @@ actor, a restarted search and a plain process all resume in the same way.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import torch
 from ray import tune
 
 from trainables.config import TrialConfig
 from trainables.data import load_dataset
-from trainables.trainer import CHECKPOINT, Trainer
+from trainables.kept import Kept
+from trainables.patience import patiently
+from trainables.trainer import Trainer
+
+# A report's key for what the user should know once; it is no metric.
+NOTE = "note"
+
+_OBJECTIVES: Mapping[str, str] = {"perplexity": "max", "recon_loss": "min"}
 
 
 class TuneConfig(TypedDict):
@@ -27,35 +35,38 @@ class TuneConfig(TypedDict):
     folder: str
     threads: int
     gpus: float
+    objectives: NotRequired[Mapping[str, str]]
 
 
 class VQTrial(tune.Trainable):  # type: ignore[misc]
     """Runs one TrialConfig; reused for the next one, with the data still open."""
 
     def setup(self, config: TuneConfig) -> None:
-        """Build the trial, and go on from its checkpoint if there is one."""
-        # The last trial's tensors go before this one's come.
-        self.__dict__.pop("trainer", None)
-        torch.set_num_threads(config["threads"])
-        trial = TrialConfig.from_dict(config["trial"], where=f"trial {config['trial_id']}")
-        # The data set is cached by node on disk and by process in memory.
-        # Without a share of a GPU the trial keeps off all of them, whatever it can see.
-        device = None if config["gpus"] else torch.device("cpu")
-        self.trainer = Trainer(trial, load_dataset(trial.data), device, config["gpus"])
-        self.folder = Path(config["folder"])
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._unsent = (self.folder / CHECKPOINT).exists()
-        if self._unsent:
-            self.trainer.load(self.folder)
+        """Build the trial, and go on from its checkpoint if there is one.
+
+        What goes wrong is raised by the first step: of an actor that cannot be made Ray keeps no
+        exception, and whether another try is worth it depends on that.
+        """
+        self._broken: Exception | None = None
+        self._note, self._unsent = "", False
+        try:
+            self._build(config)
+        except Exception as error:
+            self._broken = error
 
     def step(self) -> dict[str, Any]:
         """Train to the next report; the checkpoint is on disk before the report is sent."""
+        if self._broken is not None:
+            raise self._broken
         # After a resume the last report goes out again, since it may never have arrived.
         if not self._unsent:
             self.trainer.advance()
-            self.trainer.save(self.folder)
+            patiently(lambda: self.kept.save(self.trainer))
         self._unsent = False
-        return {**self.trainer.report, "done": self.trainer.done}
+        report = {**self.trainer.report, "done": self.trainer.done}
+        if self._note:
+            report[NOTE], self._note = self._note, ""
+        return report
 
     def reset_config(self, new_config: TuneConfig) -> bool:
         """Take over another trial in the same process."""
@@ -69,3 +80,19 @@ class VQTrial(tune.Trainable):  # type: ignore[misc]
     def load_checkpoint(self, checkpoint: str) -> None:
         """Go on from a checkpoint that Tune keeps."""
         self.trainer.load(Path(checkpoint))
+
+    def _build(self, config: TuneConfig) -> None:
+        # The last trial's tensors go before this one's come.
+        self.__dict__.pop("trainer", None)
+        torch.set_num_threads(config["threads"])
+        trial = TrialConfig.from_dict(config["trial"], where=f"trial {config['trial_id']}")
+        # The data set is cached by node on disk and by process in memory.
+        # Without a share of a GPU the trial keeps off all of them, whatever it can see.
+        device = None if config["gpus"] else torch.device("cpu")
+        self.trainer = Trainer(trial, load_dataset(trial.data), device, config["gpus"])
+        folder = Path(config["folder"])
+        # Not its parents: a run's folder that is away is waited for, and not to be made anew.
+        patiently(lambda: folder.mkdir(exist_ok=True))
+        self.kept = Kept(folder, config.get("objectives", _OBJECTIVES))
+        self._note = patiently(lambda: self.kept.load(self.trainer))
+        self._unsent = bool(self.trainer.report)
