@@ -23,11 +23,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Plan:
-    """A space with the number of trials, what they may cost, and the run to begin from."""
+    """A space with the number of trials, what they may cost, and the run to begin from.
+
+    `keep_checkpoints` keeps also those of dominated trials that were stopped.
+    """
 
     space: Space
     budget: Budget = field(default_factory=Budget)
     warm_start: Path | None = None
+    keep_checkpoints: bool = False
 
     @property
     def total(self) -> int:
@@ -49,11 +53,13 @@ class Plan:
         """What a run's spec says of it, beside the number of trials."""
         budget = {"budget": dict(self.budget.limits)} if self.budget.limits else {}
         warm = {"warm_start": str(self.warm_start)} if self.warm_start else {}
+        keep = {"keep_checkpoints": True} if self.keep_checkpoints else {}
         return {
             "objectives": dict(self.space.search.objectives),
             "space": self.space.to_dict(),
             **budget,
             **warm,
+            **keep,
         }
 
     def record(self, run: RunFolder) -> None:
@@ -73,7 +79,9 @@ def recorded(run: RunFolder) -> Plan:
     if not isinstance(warm, str | None):
         raise InputError(f"warm_start: found {warm!r}, allowed: a folder", where)
     budget = Budget.from_spec(spec.get("budget", {}), where)
-    return Plan(Space.from_dict(space, where), budget, None if warm is None else Path(warm))
+    start = None if warm is None else Path(warm)
+    keep = spec.get("keep_checkpoints", False) is True
+    return Plan(Space.from_dict(space, where), budget, start, keep)
 
 
 def resumed(asked: Plan, trials: int | More | None, run: RunFolder, then: Plan, past: Past) -> Plan:
@@ -94,7 +102,9 @@ def resumed(asked: Plan, trials: int | More | None, run: RunFolder, then: Plan, 
         )
     # In the order of its keys, on which proposals and values depend.
     space = then.space.with_search("--trials", trials=_total(trials, then, 1 + past.proposed))
-    return Plan(space, asked.budget if asked.budget.limits else then.budget, then.warm_start)
+    budget = asked.budget if asked.budget.limits else then.budget
+    keep = asked.keep_checkpoints or then.keep_checkpoints
+    return Plan(space, budget, then.warm_start, keep)
 
 
 def _total(trials: int | More | None, then: Plan, proposed: int) -> int:

@@ -35,6 +35,7 @@ class Request(RunRequest):
     seed: int | None = None
     budget: tuple[str, ...] = ()
     warm_start: str | None = None
+    keep_checkpoints: bool = False
 
 
 def search(request: Request, console: Console) -> Outcome:
@@ -69,11 +70,12 @@ def _asked(request: Request) -> Plan:
     if space.search.trials > 1 and not space.searched():
         raise InputError(f"nothing is searched in {space.source}", "space")
     budget = Budget.parse(request.budget)
+    keep = request.keep_checkpoints
     if request.warm_start is None:
-        return Plan(space, budget)
+        return Plan(space, budget, keep_checkpoints=keep)
     from vqtune.warm_start import find_warm_start  # noqa: PLC0415
 
-    return Plan(space, budget, find_warm_start(request.warm_start))
+    return Plan(space, budget, find_warm_start(request.warm_start), keep)
 
 
 def _resumed(asked: Plan, request: Request, run: RunFolder) -> tuple[Plan, str | None]:
@@ -171,7 +173,12 @@ def _tune(
         space,
         storage,
         baseline.seed,
-        {"folder": str(run.trials), "threads": taken.threads, "gpus": taken.gpus},
+        {
+            "folder": str(run.trials),
+            "threads": taken.threads,
+            "gpus": taken.gpus,
+            "objectives": dict(space.search.objectives),
+        },
         None if past.baseline_ended else baseline.to_dict(),
         past.unfinished,
         past.yardstick(),
@@ -180,7 +187,9 @@ def _tune(
     tracker = _tracker(request, run, console.print)
     callbacks = [tracker] if tracker is not None else []
     try:
-        run_trials(run, taken, table, searcher, past.ended, scheduler, callbacks)
+        run_trials(
+            run, taken, table, searcher, past.ended, scheduler, callbacks, plan.keep_checkpoints
+        )
     finally:
         if tracker is not None:
             tracker.close()

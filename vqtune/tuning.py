@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import shutil
+import tempfile
 from collections.abc import Iterable, Sequence
 
 from ray import tune
 from ray.tune import Callback
-from ray.tune.schedulers import TrialScheduler
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from trainables.patience import StorageError
 from trainables.tune_trainable import VQTrial
 from vqtune.cluster import Resources
+from vqtune.keeping import Keeping
 from vqtune.progress import LiveTable
 from vqtune.recorder import Recorder
 from vqtune.resume import PastTrial
+from vqtune.retries import with_retries
 from vqtune.run_folder import RunFolder
-
-# A trial whose process dies goes on from its checkpoint this many times.
-_RETRIES = 2
 
 
 def run_trials(
@@ -29,6 +29,7 @@ def run_trials(
     past: Sequence[PastTrial],
     scheduler: TrialScheduler | None = None,
     callbacks: Iterable[Callback] = (),
+    keep_checkpoints: bool = False,
 ) -> None:
     """Train what the searcher proposes; returns when all have ended or Ctrl-C was pressed.
 
@@ -40,32 +41,58 @@ def run_trials(
         past: the trials that have ended in earlier sessions.
         scheduler: who stops trials early; None lets every one go on to its end.
         callbacks: who else hears of the trials.
+        keep_checkpoints: keep also those that nobody will look at.
+
+    Raises:
+        StorageError: the run's disk is full, or was away for too long; nothing is told of the
+            trials that were at work, so that they go on in a next session.
     """
+
+    def warn(message: str) -> None:
+        table.console.print(f"Note: {message}", style="yellow", markup=False, highlight=False)
+
     for trial in past:
         table.carry_over(trial.trial_id, trial.state, trial.last, trial.config)
-    tuner = tune.Tuner(
-        tune.with_resources(VQTrial, {"cpu": taken.cpus, "gpu": taken.gpus}),
-        tune_config=tune.TuneConfig(
-            search_alg=searcher,
-            scheduler=scheduler,
-            num_samples=table.trials - len(past),
-            max_concurrent_trials=taken.slots,
-            reuse_actors=True,
-            trial_dirname_creator=lambda trial: trial.config["trial_id"],
-        ),
-        run_config=tune.RunConfig(
-            name="tune",
-            storage_path=str(run.tune),
-            verbose=0,
-            callbacks=[Recorder(run), table, *callbacks],
-            failure_config=tune.FailureConfig(max_failures=_RETRIES),
-            checkpoint_config=tune.CheckpointConfig(
-                checkpoint_frequency=0, checkpoint_at_end=False
+    keeping = Keeping(run, table.objectives, past, keep_checkpoints)
+    # What Tune writes for itself is of no use to anybody, and not to be in the way on a full disk.
+    with (
+        tempfile.TemporaryDirectory(prefix="vqtune-", ignore_cleanup_errors=True) as scratch,
+        table,
+    ):
+        tuner = tune.Tuner(
+            tune.with_resources(VQTrial, {"cpu": taken.cpus, "gpu": taken.gpus}),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                scheduler=with_retries(scheduler or FIFOScheduler()),
+                num_samples=table.trials - len(past),
+                max_concurrent_trials=taken.slots,
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: trial.config["trial_id"],
             ),
-        ),
-    )
-    try:
-        with table:
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=scratch,
+                verbose=0,
+                callbacks=[Recorder(run, warn), table, keeping, *callbacks],
+                checkpoint_config=tune.CheckpointConfig(
+                    checkpoint_frequency=0, checkpoint_at_end=False
+                ),
+            ),
+        )
+        try:
             tuner.fit()
-    finally:
-        shutil.rmtree(run.tune, ignore_errors=True)
+        except Exception as error:
+            # Tune wraps what is raised inside it, more than once.
+            found = _storage_error(error)
+            if found is None:
+                raise
+            raise found from None
+
+
+def _storage_error(error: BaseException | None) -> StorageError | None:
+    """The storage's failure that an exception came of, if it was one."""
+    while error is not None:
+        if isinstance(error, StorageError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None

@@ -107,3 +107,51 @@ def test_a_resumed_trial_adds_to_its_lines(run: RunFolder) -> None:
         recorder.on_trial_start(0, [], tune_trial())
         recorder.on_trial_result(0, [], tune_trial(), report(samples))
     assert [line["samples"] for line in lines(run.trial("t0001"))] == [80, 160]
+
+
+def test_a_report_that_comes_again_is_written_once(run: RunFolder) -> None:
+    """After its process died a trial sends its last report again, or trains a part again."""
+    recorder, trial = Recorder(run), tune_trial()
+    recorder.on_trial_start(0, [], trial)
+    for samples in (80, 160, 160, 80, 160, 240):
+        again = report(samples, seconds=samples / 7, time_total_s=1.0)
+        recorder.on_trial_result(0, [], trial, again)
+    assert [line["samples"] for line in lines(run.trial("t0001"))] == [80, 160, 240]
+
+
+def test_a_next_session_knows_what_is_written(run: RunFolder) -> None:
+    Recorder(run).on_trial_start(0, [], tune_trial())
+    Recorder(run).on_trial_result(0, [], tune_trial(), report(80))
+    Recorder(run).on_trial_result(0, [], tune_trial(), report(80))
+    assert [line["samples"] for line in lines(run.trial("t0001"))] == [80]
+    # Heard again, it is the report with which the trial is stopped.
+    Recorder(run).on_trial_result(0, [], tune_trial(), report(80, done=True))
+    assert read_trial(run.trial("t0001"), ["recon_loss"]).state == "stopped"
+
+
+def test_other_numbers_take_the_place_of_those_of_before(run: RunFolder) -> None:
+    """A trial that began anew on another machine is what it is now, from its first report on."""
+    recorder, trial = Recorder(run), tune_trial()
+    recorder.on_trial_start(0, [], trial)
+    for samples, loss in ((80, 0.5), (160, 0.4), (80, 0.51), (160, 0.41), (240, 0.3)):
+        recorder.on_trial_result(0, [], trial, report(samples, recon_loss=loss))
+    found = read_trial(run.trial("t0001"), ["recon_loss"])
+    assert [each.metrics["recon_loss"] for each in found.reports] == [0.51, 0.41, 0.3]
+
+
+def test_half_a_line_of_a_killed_driver_goes_before_the_next_is_written(run: RunFolder) -> None:
+    Recorder(run).on_trial_start(0, [], tune_trial())
+    Recorder(run).on_trial_result(0, [], tune_trial(), report(80))
+    path = run.trial("t0001") / "result.json"
+    path.write_text(path.read_text() + path.read_text()[:20])
+    Recorder(run).on_trial_result(0, [], tune_trial(), report(160))
+    assert [json.loads(line)["samples"] for line in path.read_text().splitlines()] == [80, 160]
+
+
+def test_a_note_is_told_and_not_recorded(run: RunFolder) -> None:
+    told: list[str] = []
+    recorder, trial = Recorder(run, told.append), tune_trial()
+    recorder.on_trial_start(0, [], trial)
+    recorder.on_trial_result(0, [], trial, report(80, note="its checkpoint was damaged"))
+    assert told == ["t0001: its checkpoint was damaged"]
+    assert "note" not in lines(run.trial("t0001"))[0]

@@ -44,6 +44,11 @@ from vqtune.trial_count import TrialCount
 )
 @click.option("--wandb", metavar="PROJECT", help="Log every trial to this W&B project.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Seed of sampler and trials.")
+@click.option(
+    "--keep-checkpoints",
+    is_flag=True,
+    help="Keep also the checkpoints of trials that were stopped and that others dominate.",
+)
 @run_options
 def search(**options: Any) -> None:
     """Search SPACE, a name that `vqtune spaces` lists or a YAML file."""
