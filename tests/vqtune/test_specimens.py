@@ -18,8 +18,9 @@ from tests.vqtune.conftest import Mixed, Searched
 from trainables.checkpoint import read_tensors, write_tensors
 from trainables.config import TrialConfig
 from trainables.data import load_dataset
+from trainables.shown import picture
 from trainables.trainer import CHECKPOINT, Trainer
-from vqtune.specimens import _picture, _principal_axes, specimens
+from vqtune.specimens import _PICTURE, _principal_axes, specimens
 
 TITLES = {"baseline": "baseline", "t0002": "No. 1: t0002"}
 
@@ -70,11 +71,11 @@ def test_the_sound_lasts_as_long_as_the_picture(shown: Specimens) -> None:
     for one in shown.trials:
         assert one.sample_rate == 16_000
         assert len(one.audio) == len(one.inputs)
-        for picture, pair in zip(one.inputs, one.audio, strict=True):
+        for image, pair in zip(one.inputs, one.audio, strict=True):
             for wav in pair:
                 samples, rate = soundfile.read(io.BytesIO(wav))
                 assert rate == 16_000
-                assert len(samples) == 512 + (picture.shape[1] - 1) * 160
+                assert len(samples) == 512 + (image.shape[1] - 1) * 160
                 assert np.abs(samples).max() > 0.001
                 assert len(wav) < 100_000
 
@@ -151,8 +152,8 @@ def test_more_than_three_channels_are_told(tmp_path: Path) -> None:
 
 def test_a_large_picture_keeps_its_mean() -> None:
     image = np.random.default_rng(0).random((3, 320, 960)).astype(np.float32)
-    assert _picture(image).shape == (160, 320, 3)
-    assert _picture(image).mean() == pytest.approx(image.mean(), abs=1e-5)
+    assert picture(image, _PICTURE).shape == (160, 320, 3)
+    assert picture(image, _PICTURE).mean() == pytest.approx(image.mean(), abs=1e-5)
 
 
 @pytest.mark.parametrize("dim", [1, 2, 7])
