@@ -12,12 +12,13 @@ from ray.tune.search import Searcher
 
 from trainables.patience import StorageError
 from trainables.tune_trainable import VQTrial
-from vqtune.cluster import Resources
+from vqtune.cluster import Resources, slots_now
 from vqtune.keeping import Keeping
 from vqtune.progress import LiveTable
 from vqtune.recorder import Recorder
 from vqtune.resume import PastTrial
 from vqtune.retries import with_retries
+from vqtune.room import Room
 from vqtune.run_folder import RunFolder
 
 
@@ -62,11 +63,10 @@ def run_trials(
         tuner = tune.Tuner(
             tune.with_resources(VQTrial, {"cpu": taken.cpus, "gpu": taken.gpus}),
             tune_config=tune.TuneConfig(
-                search_alg=searcher,
+                search_alg=Room(searcher, lambda: slots_now(taken)),
                 scheduler=with_retries(scheduler or FIFOScheduler()),
                 num_samples=table.trials - len(past),
-                max_concurrent_trials=taken.slots,
-                reuse_actors=True,
+                    reuse_actors=True,
                 trial_dirname_creator=lambda trial: trial.config["trial_id"],
             ),
             run_config=tune.RunConfig(
