@@ -21,6 +21,7 @@ _ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+    "TUNE_MAX_PENDING_TRIALS_PG": "10000",  # `room` limits them
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
@@ -71,8 +72,9 @@ def ray_cluster(address: str | None, factories: set[str] | None = None) -> Itera
     # A trial's traceback goes into its error.txt, not between the lines of the live table.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     if place is None:
-        # Without an address Ray would join whatever cluster somebody has started here.
-        ray.init("local", include_dashboard=False, runtime_env=workers, **quiet)
+        with _loopback_only():
+            # Without an address Ray would join whatever cluster somebody has started here.
+            ray.init("local", include_dashboard=False, runtime_env=workers, **quiet)
     else:
         try:
             ray.init(address=place, runtime_env=workers, **quiet)
@@ -89,6 +91,23 @@ def ray_cluster(address: str | None, factories: set[str] | None = None) -> Itera
         ray.shutdown()
 
 
+@contextmanager
+def _loopback_only() -> Iterator[None]:
+    """A cluster that is started in here listens on 127.0.0.1, not on every address of the machine.
+
+    Ray's own switch, on by default on macOS and Windows: the environment variable
+    RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER, which it reads when it is imported.
+    """
+    from ray._private import ray_constants  # noqa: PLC0415
+
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
 def resources(cpus_per_trial: float | None, gpus_per_trial: float | None) -> Resources:
     """Resolve what a trial takes from what the connected cluster has.
 
@@ -97,10 +116,7 @@ def resources(cpus_per_trial: float | None, gpus_per_trial: float | None) -> Res
     Raises:
         InputError: not one trial fits on any node.
     """
-    import ray  # noqa: PLC0415
-
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    have = [(node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in nodes]
+    have = [shares for *_, shares in _alive()]
     for flag, value in (("--cpus", cpus_per_trial), ("--gpus", gpus_per_trial)):
         if value is not None and not math.isfinite(value):
             raise InputError(f"found {value}; allowed: a finite number", f"{flag}-per-trial")
@@ -115,7 +131,7 @@ def resources(cpus_per_trial: float | None, gpus_per_trial: float | None) -> Res
             "a trial takes neither CPUs nor GPUs; allowed: one of them above 0",
             "--cpus-per-trial, --gpus-per-trial",
         )
-    slots = sum(_fitting(node_cpus, node_gpus, cpus, gpus) for node_cpus, node_gpus in have)
+    slots = sum(_fitting(*node, cpus, gpus) for node in have)
     if slots < 1:
         nodes_have = "; ".join(f"{c:g} CPUs and {g:g} GPUs" for c, g in sorted(set(have)))
         raise InputError(
@@ -126,16 +142,33 @@ def resources(cpus_per_trial: float | None, gpus_per_trial: float | None) -> Res
     return Resources(cpus, gpus, slots)
 
 
+def slots_now(taken: Resources) -> int:
+    """How many trials fit on the nodes that are alive now; none is possible."""
+    return sum(_fitting(*shares, taken.cpus, taken.gpus) for *_, shares in _alive())
+
+
 def holding(taken: Resources) -> dict[str, str]:
     """The nodes on which a trial fits: addresses by node id."""
+    return {
+        node: address
+        for node, address, shares in _alive()
+        if _fitting(*shares, taken.cpus, taken.gpus)
+    }
+
+
+def _alive() -> list[tuple[str, str, tuple[float, float]]]:
+    """Id, address, CPUs and GPUs of each node that is alive."""
     import ray  # noqa: PLC0415
 
-    found = {}
-    for node in ray.nodes():
-        cpus, gpus = (node["Resources"].get(name, 0.0) for name in ("CPU", "GPU"))
-        if node["Alive"] and _fitting(cpus, gpus, taken.cpus, taken.gpus):
-            found[str(node["NodeID"])] = str(node["NodeManagerAddress"])
-    return found
+    return [
+        (
+            str(node.get("NodeID")),
+            str(node.get("NodeManagerAddress")),
+            (node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0)),
+        )
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
 
 
 def _fitting(node_cpus: float, node_gpus: float, cpus: float, gpus: float) -> int:

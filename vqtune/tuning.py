@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from ray import tune
 from ray.tune import Callback
+from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -20,6 +21,9 @@ from vqtune.resume import PastTrial
 from vqtune.retries import with_retries
 from vqtune.room import Room
 from vqtune.run_folder import RunFolder
+
+# Tune would send these to every trial, and Ray write them into a log that all can read.
+_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")
 
 
 def run_trials(
@@ -52,6 +56,7 @@ def run_trials(
     def warn(message: str) -> None:
         table.console.print(f"Note: {message}", style="yellow", markup=False, highlight=False)
 
+    ENV_VARS_TO_PROPAGATE.difference_update(_KEYS)
     for trial in past:
         table.carry_over(trial.trial_id, trial.state, trial.last, trial.config)
     keeping = Keeping(run, table.objectives, past, keep_checkpoints)
@@ -66,7 +71,7 @@ def run_trials(
                 search_alg=Room(searcher, lambda: slots_now(taken)),
                 scheduler=with_retries(scheduler or FIFOScheduler()),
                 num_samples=table.trials - len(past),
-                    reuse_actors=True,
+                reuse_actors=True,
                 trial_dirname_creator=lambda trial: trial.config["trial_id"],
             ),
             run_config=tune.RunConfig(
