@@ -89,6 +89,8 @@ def confirmed(findings: Findings) -> Figure | None:
         for row in row_dicts(findings.confirmed)
         if all(np.isfinite(row[name]) for name in (*_CURVES, *(f"{n}_searched" for n in _CURVES)))
     ]
+    # Far away as it is, the baseline would leave the finalists' moves no room.
+    rows = [row for row in rows if row["role"] != "baseline"] or rows
     if not rows:
         return None
     x, y = _CURVES
@@ -105,7 +107,7 @@ def confirmed(findings: Findings) -> Figure | None:
             *mean,
             xerr=np.nan_to_num(row[f"{x}_sd"]),
             yerr=np.nan_to_num(row[f"{y}_sd"]),
-            fmt="s" if row["role"] == "baseline" else "o",
+            fmt="o",
             color=colour,
             capsize=2,
             label=part.title if part else row["trial_id"],

@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from analysis.confirmed import FOLDER, Confirmation, confirmed, read_confirmation
-from analysis.ranking import best
+from analysis.ranking import ranking
 from analysis.records import Records, find_run, read_run
 from trainables.config import TrialConfig
 from trainables.errors import InputError
@@ -119,8 +119,10 @@ def _asked(
 ) -> tuple[list[str], list[int]]:
     """Finalists, the baseline last, and seeds: those of before and what is asked for now."""
     roles = dict(zip(search.trials["trial_id"], search.trials["role"], strict=True))
-    chosen = [str(trial) for trial in best(search, request.top + 1)["trial_id"]]
-    chosen = [trial for trial in chosen if roles[trial] != "baseline"][: request.top]
+    # Behind the front too: one seed may have put there what belongs on it.
+    ranked = ranking(search)
+    ranked = ranked[ranked["feasible"] & (ranked["role"] != "baseline")]
+    chosen = [str(trial) for trial in ranked["trial_id"].head(request.top)]
     then = [trial for trial in before.finalists if roles.get(trial) != "baseline"] if before else []
     gone = [trial for trial in then if trial not in search.configs]
     if gone:

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from analysis.confirmed_text import sentences
+from analysis.confirmed_text import probability, sentences
 from analysis.findings import Findings
 from analysis.flatten import row_dicts
 from analysis.report.axes import Axis, make_axis
-from analysis.report.numbers import ABSENT, is_number, metric, number, spread
+from analysis.report.numbers import ABSENT, is_number, metric, spread
 from analysis.report.why import signed
 
 X, Y = "perplexity", "recon_loss"
@@ -68,10 +68,12 @@ def confirmation(findings: Findings) -> Confirmation | None:
     if findings.confirmed is None or findings.confirmed.empty:
         return None
     rows = row_dicts(findings.confirmed)
-    x, y = (make_axis(name, _reach(rows, name), hint=hint) for name, hint in _AXES)
+    # Far away as it is, the baseline would leave the finalists' moves no room; the table has it.
+    drawn = [row for row in rows if row["role"] != "baseline"] or rows
+    x, y = (make_axis(name, _reach(drawn, name), hint=hint) for name, hint in _AXES)
     # A ranking may have been asked for by metrics that were not confirmed.
     known = [goal for goal in findings.objectives if f"{goal.name}_searched" in findings.confirmed]
-    moves = [_move(findings, row, x, y) for row in rows]
+    moves = [_move(findings, row, x, y) for row in drawn]
     return Confirmation(
         finalists=tuple(_finalist(findings, row) for row in rows),
         x=x,
@@ -105,7 +107,7 @@ def _finalist(findings: Findings, row: Mapping[str, Any]) -> Finalist:
         searched=(metric(X, row[f"{X}_searched"]), metric(Y, row[f"{Y}_searched"])),
         confirmed=(spread(X, row[X], row[f"{X}_sd"]), spread(Y, row[Y], row[f"{Y}_sd"])),
         changes=(signed(X, _change(row, X)), signed(Y, _change(row, Y))),
-        chance=number(row["probability"], ".0%"),
+        chance=probability(row),
         front=(_yes(row["on_front_searched"]), _yes(row["on_front"]) if done else ABSENT),
         harmless=_yes(row["harmless"]) if done else ABSENT,
         technique=str(row["technique"]),
