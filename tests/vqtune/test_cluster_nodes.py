@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +63,34 @@ def layer(a, b):
 """
 
 
+SLOW = """
+description: Trials that wait for a word
+extends: base
+search: {trials: 6, samples: 320, early_stopping: none, sampler: random}
+parameters:
+  data: {kind: synthetic, files: 12, seconds: 1.0}
+  model: {kind: factory, factory: slow:build}
+  codebook: {size: 16, dim: {values: [2, 3, 4, 5]}}
+  training: {reports: 4}
+"""
+SLOWLY = """
+import os, time
+from pathlib import Path
+from torch import nn
+
+class Slow(nn.Conv1d):
+    def forward(self, x):
+        own = Path("WAITING") / str(os.getpid())
+        while Path("HOLD").exists():
+            own.touch()
+            time.sleep(0.02)
+        return super().forward(x)
+
+def build(example_shape, dim):
+    return Slow(example_shape[0], dim, 1), nn.Conv1d(dim, example_shape[0], 1)
+"""
+
+
 @pytest.fixture(scope="module")
 def bare(own_environment: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A cluster of one node whose Python knows nothing of vqtune, nor of where it is."""
@@ -95,6 +125,45 @@ def test_workers_need_the_dependencies_alone(
     assert {"trainables.trainer", "mine.models", "layers", "clips"} <= files.keys()
     elsewhere = {name: file for name, file in files.items() if "py_modules_files" not in file}
     assert elsewhere == {}
+
+
+def test_nodes_that_join_are_used_and_one_that_leaves_is_survived(
+    bare: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One trial at a time; then, with two more CPUs, three; then one again."""
+    waiting, hold = tmp_path / "waiting", tmp_path / "hold"
+    waiting.mkdir()
+    (tmp_path / "slow.yaml").write_text(SLOW)
+    module = SLOWLY.replace("WAITING", str(waiting)).replace("HOLD", str(hold))
+    (tmp_path / "slow.py").write_text(module)
+    monkeypatch.chdir(tmp_path)
+    seen = []
+
+    def until(true: Callable[[], bool]) -> None:
+        limit = time.monotonic() + 60
+        while not true() and time.monotonic() < limit:
+            time.sleep(0.02)
+
+    def join_and_leave() -> None:
+        until(lambda: len(list((tmp_path / "runs" / "slow").glob("trials/*/result.json"))) == 2)
+        hold.touch()
+        until(lambda: len(list(waiting.iterdir())) == 1)
+        try:
+            with started(bare, 2, cwd=tmp_path):
+                until(lambda: len(list(waiting.iterdir())) == 3)
+                seen.append(len(list(waiting.iterdir())))
+        finally:
+            hold.unlink()
+
+    node = threading.Thread(target=join_and_leave)
+    node.start()
+    done = run_search(tmp_path / "slow.yaml", bare, name="slow")
+    node.join()
+    assert seen == [3]
+    assert done.outcome.finished
+    assert list(done.states().values()) == ["complete"] * 6
+    for trial in done.states():
+        assert [report["samples"] for report in done.reports(trial)] == [80, 160, 240, 320]
 
 
 @pytest.fixture
