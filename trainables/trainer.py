@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from trainables import __version__
@@ -55,6 +56,7 @@ class Trainer:
         self.seconds = self.cpu_seconds = self.gpu_seconds = 0.0
         self.reports = 0
         self.report: Report = {}
+        self._counts: list[np.ndarray] | None = None
         self._finite = True
 
     @property
@@ -110,12 +112,18 @@ class Trainer:
     def evaluate(self) -> Report:
         """Metrics on the held-out set as things stand."""
         with told_out_of_memory(self.config):
-            [metrics], _ = self.evaluator.evaluate()
+            [metrics], self._counts = self.evaluator.evaluate()
         samples = self.stack.samples[0]
         finite = self._finite and math.isfinite(metrics["recon_loss"])
         self._finite = finite
         reason = "" if finite else f"diverged: the loss is not finite after {samples} samples"
         return {"samples": samples, **metrics, "diverged": not finite, "reason": reason}
+
+    def counts(self) -> list[np.ndarray]:
+        """How often each code [K] of each stream was chosen in the last evaluation."""
+        if self._counts is None:  # a checkpoint does not have them
+            self._counts = self.evaluator.counts()
+        return [stream[0] for stream in self._counts]
 
     def save(self, folder: Path) -> Path:
         """Write the checkpoint into `folder`; returns its path."""
@@ -153,6 +161,7 @@ class Trainer:
         self.cpu_seconds = header.get("cpu_seconds", 0.0)
         self.gpu_seconds = header.get("gpu_seconds", 0.0)
         self.report = header["report"]
+        self._counts = None
         self._finite = not self.report.get("diverged", False)
 
     def made(self) -> dict[str, Any]:

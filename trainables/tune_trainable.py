@@ -18,10 +18,11 @@ from trainables.config import TrialConfig
 from trainables.data import load_dataset
 from trainables.kept import Kept
 from trainables.patience import patiently
+from trainables.snapshot import snapshot
 from trainables.trainer import Trainer
 
-# A report's key for what the user should know once; it is no metric.
-NOTE = "note"
+# Keys of a report that are no metrics: for what the user should know once, and for a Snapshot.
+NOTE, SNAPSHOT = "note", "snapshot"
 
 _OBJECTIVES: Mapping[str, str] = {"perplexity": "max", "recon_loss": "min"}
 
@@ -36,6 +37,7 @@ class TuneConfig(TypedDict):
     threads: int
     gpus: float
     objectives: NotRequired[Mapping[str, str]]
+    snapshots: NotRequired[bool]
 
 
 class VQTrial(tune.Trainable):  # type: ignore[misc]
@@ -64,6 +66,8 @@ class VQTrial(tune.Trainable):  # type: ignore[misc]
             patiently(lambda: self.kept.save(self.trainer))
         self._unsent = False
         report = {**self.trainer.report, "done": self.trainer.done}
+        if self._snapshots:
+            report |= self._snapshot()
         if self._note:
             report[NOTE], self._note = self._note, ""
         return report
@@ -96,3 +100,13 @@ class VQTrial(tune.Trainable):  # type: ignore[misc]
         self.kept = Kept(folder, config.get("objectives", _OBJECTIVES))
         self._note = patiently(lambda: self.kept.load(self.trainer))
         self._unsent = bool(self.trainer.report)
+        self._snapshots = config.get("snapshots", False)
+
+    def _snapshot(self) -> dict[str, Any]:
+        """Pictures for those who track the trial; with sound at its end."""
+        try:
+            return {SNAPSHOT: snapshot(self.trainer, sound=self.trainer.complete)}
+        except Exception as error:  # a trial does not fail for want of a picture
+            told = " ".join(f"{type(error).__name__}: {error}".split())
+            self._snapshots, self._note = False, self._note or f"shows no pictures: {told}"
+            return {}

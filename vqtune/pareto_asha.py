@@ -12,6 +12,9 @@ from ray.tune.schedulers import FIFOScheduler
 from analysis.constraint import Constraint
 from vqtune.rung import Arrival, Rung
 
+# Between where a trial was stopped and why, in its reason.
+STOPPED_FOR = ": not among the best "
+
 
 class ParetoASHA(FIFOScheduler):  # type: ignore[misc]
     """Stops, at each of a few rungs, the trials that are not among the best 1/eta there.
@@ -69,8 +72,13 @@ class ParetoASHA(FIFOScheduler):  # type: ignore[misc]
             for standing in _standing(samples, grace, float(reduction_factor), brackets)
         ]
         self._weights = [self._eta**left / (left + 1) for left in reversed(range(len(self.rungs)))]
-        #: Trials that were told to stop.
-        self.stopped: set[str] = set()
+        #: Trials that were told to stop, with where and why in words.
+        self.reasons: dict[str, str] = {}
+
+    @property
+    def stopped(self) -> set[str]:
+        """Trials that were told to stop."""
+        return set(self.reasons)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Whether the trial goes on."""
@@ -88,18 +96,24 @@ class ParetoASHA(FIFOScheduler):  # type: ignore[misc]
         key = chance.random()
         for number, rungs in enumerate(self.rungs):
             if baseline or number == bracket:
-                rung = _reached(rungs, report[self._time])
-                if rung is not None and trial_id not in rung.arrivals:
-                    rung.add(trial_id, self._arrival(report, key), baseline)
-                    if not (baseline or rung.goes_on(trial_id, self._eta)):
-                        self.stopped.add(trial_id)
-        return trial_id not in self.stopped
+                at = _reached(rungs, report[self._time])
+                if at is not None and trial_id not in rungs[at].arrivals:
+                    rungs[at].add(trial_id, self._arrival(report, key), baseline)
+                    if not (baseline or rungs[at].goes_on(trial_id, self._eta)):
+                        self.reasons[trial_id] = self._reason(at, len(rungs[at].arrivals))
+        return trial_id not in self.reasons
 
     def debug_string(self) -> str:
         """How many trials stand at each rung."""
         rungs = sorted({(at, b) for b, rungs in enumerate(self.rungs) for at in rungs})
         counts = [f"{at:g}: {len(self.rungs[bracket][at].arrivals)}" for at, bracket in rungs]
-        return f"ParetoASHA: trials at {', '.join(counts)}; {len(self.stopped)} stopped"
+        return f"ParetoASHA: trials at {', '.join(counts)}; {len(self.reasons)} stopped"
+
+    def _reason(self, at: float, trials: int) -> str:
+        return (
+            f"stopped at the rung of {at:,.0f} {self._time}{STOPPED_FOR}1/{self._eta:g} of "
+            f"{trials} there"
+        )
 
     def _arrival(self, report: Mapping[str, Any], key: float) -> Arrival:
         costs = tuple(sign * rung_value(report, name) for name, sign in self._signs.items())
@@ -119,9 +133,9 @@ def rung_value(report: Mapping[str, Any], metric: str) -> float:
     return float(report[metric])
 
 
-def _reached(rungs: Mapping[float, Rung], samples: float) -> Rung | None:
-    """The last rung that stands at no more than so many samples."""
-    return next((rung for at, rung in rungs.items() if samples >= at), None)
+def _reached(rungs: Mapping[float, Rung], samples: float) -> float | None:
+    """Where the last rung stands that is at no more than so many samples."""
+    return next((at for at in rungs if samples >= at), None)
 
 
 def _standing(samples: float, grace: float, eta: float, brackets: int) -> list[list[float]]:

@@ -178,6 +178,7 @@ def _tune(
             "threads": taken.threads,
             "gpus": taken.gpus,
             "objectives": dict(space.search.objectives),
+            "snapshots": request.wandb is not None,
         },
         None if past.baseline_ended else baseline.to_dict(),
         past.unfinished,
@@ -205,5 +206,4 @@ def _tracker(request: Request, run: RunFolder, warn: Callable[[str], None]) -> A
         return None
     from vqtune.tracking import WandbTracker  # noqa: PLC0415
 
-    token = read_spec(run).get("token", "")
-    return WandbTracker(request.wandb, run.path.name, f"{run.path.name}-{token}", run.path, warn)
+    return WandbTracker(request.wandb, run, str(read_spec(run).get("token", "")), warn)

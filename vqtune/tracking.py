@@ -1,136 +1,177 @@
 """Every trial as a Weights & Biases run, from the driver, without the search waiting for it.
 
 One thread talks to W&B; the search only puts into its queue. Not Ray's own callback, which starts
-two actors a trial.
+two actors a trial: see benchmarks/overhead.py.
 """
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections.abc import Callable
-from pathlib import Path
+import re
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from textwrap import shorten
 from typing import Any
 
-from ray.tune import Callback
-
+from trainables.tune_trainable import SNAPSHOT
+from vqtune.listener import Listener, Warn
+from vqtune.media import wandb_media
+from vqtune.pareto_asha import STOPPED_FOR
+from vqtune.run_folder import RunFolder
+from vqtune.told import Told
 from vqtune.wandb_link import choose_mode, quiet_settings, read_urls, write_urls
 
-_NOT_METRICS = {"trial_id", "reason", "done", "diverged", "complete", "timestamp", "config"}
+# Seconds: for W&B to answer a new run, to take what a run has left to send, and for all that is
+# left after the last trial.
+_INIT, _FINISH, _CLOSE = 20.0, 20.0, 60.0
+# Runs that are finished at a time: each waits for its uploads.
+_FINISHING = 8
+# W&B's limit for a tag.
+_TAG = 64
+# What a shell's Ctrl-C leaves, which W&B shows as killed.
+_INTERRUPTED = 255
+# The module of an exception.
+_MODULE = re.compile(r"^(\w+\.)+(?=\w+:)")
+_COST = ("seconds", "cpu_seconds", "gpu_seconds")
 
 
-class WandbTracker(Callback):  # type: ignore[misc]
-    """One W&B run a trial, grouped by search; a resumed trial goes on with its run."""
+class WandbTracker(Listener):
+    """One W&B run a trial, grouped by search; a resumed trial goes on with its run.
 
-    def __init__(
-        self, project: str, search: str, run_id: str, folder: Path, warn: Callable[[str], None]
-    ) -> None:
-        """Track into `project`, in the group `search`; `warn` takes what the user should know.
+    A row's step is its number of samples. Which rows W&B has been given is kept in the run's
+    folder, so that none is given twice, whatever happened to this process in between.
+    """
 
-        `run_id` tells this search's W&B runs from those of another one of its name.
+    name = "W&B"
+
+    def __init__(self, project: str, run: RunFolder, token: str, warn: Warn) -> None:
+        """Track into `project`, in the group of the run's name; `warn` is for the user.
+
+        `token` tells this search's W&B runs from those of another one of its name.
         """
-        self.run_id = run_id
-        self.project, self.search, self.folder, self.warn = project, search, folder, warn
+        self.project, self.search = project, run.path.name
+        self.run_id = f"{self.search}-{token}"
         self.mode: Any = None  # known when W&B has answered, or has not
         self._runs: dict[str, Any] = {}
-        self._urls = read_urls(folder)
-        self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._failed = False
-        self._thread = threading.Thread(target=self._work, name="wandb", daemon=True)
-        self._thread.start()
+        self._last: dict[str, Mapping[str, Any]] = {}
+        self._urls = read_urls(run.path)
+        self._told = Told(run.path / "wandb" / "told.jsonl", project)
+        self._finishing = ThreadPoolExecutor(_FINISHING, "wandb-finish")
+        self._finished: list[Future[None]] = []
+        super().__init__(run, warn)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune pickles what it is given, and vqtune resumes from its own records."""
-        return {}
-
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Start the trial's run."""
-        self._start(trial)
-
-    def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
-    ) -> None:
-        """Log a report."""
-        trial_id = trial.config["trial_id"]
-        numbers = {
-            key: value
-            for key, value in result.items()
-            if key not in _NOT_METRICS and isinstance(value, (int, float))
-        }
-        self._queue.put(lambda: self._runs[trial_id].log(numbers))
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """End the run with the trial's state."""
-        last = trial.last_result
-        state = "diverged" if last.get("diverged") else "stopped"
-        self._end(trial.config["trial_id"], "complete" if last.get("complete") else state)
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """End the run as failed; a trial that cannot be built fails before it starts."""
-        self._start(trial)
-        self._end(trial.config["trial_id"], "failed")
-
-    def close(self) -> None:
-        """Wait until W&B has everything; at most as long as W&B itself waits."""
-        self._queue.put(None)
-        self._thread.join()
-
-    def _work(self) -> None:
+    def prepare(self) -> None:
+        """Ask W&B whether it lets anybody in."""
         self.mode = choose_mode(self.warn)
-        while (job := self._queue.get()) is not None:
-            try:
-                job()
-            except Exception as error:  # whatever W&B does must not end the search
-                if not self._failed:
-                    self.warn(f"W&B: {type(error).__name__}: {error}")
-                self._failed = True
-        for run in self._runs.values():
-            run.finish()
 
-    def _start(self, trial: Any) -> None:
-        config = dict(trial.config)
-        self._queue.put(lambda: self._open(config))
+    def take(self, result: dict[str, Any]) -> Any:
+        """The snapshot, which is for W&B alone: nobody else is to store it."""
+        return result.pop(SNAPSHOT, None)
 
-    def _open(self, config: dict[str, Any]) -> None:
+    def is_told(self, trial_id: str) -> bool:
+        """Whether W&B has the trial's end."""
+        return self.mode == "disabled" or self._told.has_end(trial_id)
+
+    def begun(self, trial_id: str, role: str, config: Mapping[str, Any]) -> None:
+        """Open the trial's run, unless it is open: Tune starts a trial again after a crash."""
         import wandb  # noqa: PLC0415
 
-        trial_id = config["trial_id"]
-        if trial_id in self._runs:
-            return  # Tune has started the trial again after a crash
+        if trial_id in self._runs or self.mode == "disabled":
+            return
         try:
-            run = self._init(config)
-        except wandb.errors.CommError:
-            self.mode = "offline"  # the next trials need not wait for W&B as well
-            raise
+            run = self._init(trial_id, role, config)
+        except wandb.errors.Error as error:
+            if self.mode != "online":
+                raise
+            self._go_offline(str(error).rstrip("."))
+            run = self._init(trial_id, role, config)
         run.define_metric("samples")
         run.define_metric("*", step_metric="samples")
+        run.summary["state"] = "running"
         self._runs[trial_id] = run
         if self.mode == "online":
             self._urls[trial_id] = run.url
-            write_urls(self.folder, self._urls)
+            write_urls(self.run.path, self._urls)
 
-    def _init(self, config: dict[str, Any]) -> Any:
+    def reported(self, trial_id: str, report: Mapping[str, Any], at: float, snapshot: Any) -> None:
+        """Log a report that W&B has not been given yet."""
+        self._last[trial_id] = report
+        samples = int(report["samples"])
+        if trial_id in self._runs and self._told.is_new(trial_id, samples):
+            media = wandb_media(snapshot) if snapshot is not None else {}
+            self._runs[trial_id].log({**report, **media}, step=samples, commit=True)
+
+    def ended(self, trial_id: str, state: str, reason: str) -> None:
+        """Close the run with the trial's state, why it ended, and what it has cost."""
+        run = self._runs.pop(trial_id, None)
+        if run is None:
+            return
+        run.tags = (*run.tags, state, *([tag_of(reason)] if reason else []))
+        last = self._last.pop(trial_id, {})
+        cost = {key: last[key] for key in _COST if key in last}
+        run.summary.update({"state": state, "reason": reason, **cost})
+        self._told.end(trial_id)
+        self._close(run, int(state == "failed"))
+
+    def finish(self) -> None:
+        """Close the runs of trials that were interrupted, and wait for what is being sent."""
+        for run in self._runs.values():
+            run.summary["state"] = "interrupted"
+            self._close(run, _INTERRUPTED)
+        wait(self._finished)
+
+    def close(self) -> None:
+        """Wait until W&B has everything, but not for ever; what is left is kept offline."""
+        until = time.monotonic() + _CLOSE
+        self._queue.put(None)
+        self._thread.join(_CLOSE / 2)
+        if self._thread.is_alive() and self.mode == "online":
+            self._go_offline(f"not everything was sent within {_CLOSE / 2:.0f} s")
+        self._thread.join(max(0.0, until - time.monotonic()))
+        self._finishing.shutdown(wait=False, cancel_futures=True)
+
+    def _init(self, trial_id: str, role: str, config: Mapping[str, Any]) -> Any:
         import wandb  # noqa: PLC0415
 
         return wandb.init(
             project=self.project,
             group=self.search,
-            name=config["trial_id"],
-            id=f"{self.run_id}-{config['trial_id']}",
+            name=trial_id,
+            id=f"{self.run_id}-{trial_id}",
             resume="allow",
-            config=config["trial"],
-            tags=[config["role"]],
-            dir=str(self.folder),
+            config=dict(config),
+            tags=[role],
+            dir=str(self.run.path),
             mode=self.mode,
             reinit="create_new",
-            settings=quiet_settings(),
+            settings=quiet_settings(
+                init_timeout=_INIT, finish_timeout=_FINISH, finish_timeout_raises=True
+            ),
         )
 
-    def _end(self, trial_id: str, state: str) -> None:
-        def end() -> None:
-            run = self._runs.pop(trial_id)
-            run.tags = (*run.tags, state)
-            run.summary["state"] = state
-            run.finish(exit_code=int(state == "failed"))
+    def _close(self, run: Any, exit_code: int) -> None:
+        def finish() -> None:
+            try:
+                run.finish(exit_code=exit_code)
+            except TimeoutError:
+                self._go_offline(f"not everything was taken within {_FINISH:.0f} s")
 
-        self._queue.put(end)
+        if self.mode == "online":  # other trials are not to wait for its uploads
+            self._finished.append(self._finishing.submit(finish))
+        else:
+            finish()
+
+    def _go_offline(self, reason: str) -> None:
+        """From now on: the next trials need not wait for W&B as well."""
+        if self.mode == "online":
+            self.mode = "offline"
+            self.tell_once(
+                f"{reason}; what it has not got is kept for wandb sync --include-online "
+                f"{self.run.path / 'wandb'}/*run-*"
+            )
+
+
+def tag_of(reason: str) -> str:
+    """Why a trial ended, in what W&B takes for a tag; trials stopped at one rung have the same."""
+    told = _MODULE.sub("", reason.partition(STOPPED_FOR)[0])
+    return shorten(told, _TAG, placeholder="…")

@@ -15,12 +15,14 @@ from trainables.patience import StorageError
 from trainables.tune_trainable import VQTrial
 from vqtune.cluster import Resources, slots_now
 from vqtune.keeping import Keeping
+from vqtune.pareto_asha import ParetoASHA
 from vqtune.progress import LiveTable
 from vqtune.recorder import Recorder
 from vqtune.resume import PastTrial
 from vqtune.retries import with_retries
 from vqtune.room import Room
 from vqtune.run_folder import RunFolder
+from vqtune.stop_reasons import StopReasons
 
 # Tune would send these to every trial, and Ray write them into a log that all can read.
 _KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")
@@ -59,6 +61,9 @@ def run_trials(
     ENV_VARS_TO_PROPAGATE.difference_update(_KEYS)
     for trial in past:
         table.carry_over(trial.trial_id, trial.state, trial.last, trial.config)
+    # Callbacks hear in this order: the reason goes into the report, trackers take from it what is
+    # not for the records.
+    reasons = [StopReasons(scheduler)] if isinstance(scheduler, ParetoASHA) else []
     keeping = Keeping(run, table.objectives, past, keep_checkpoints)
     # What Tune writes for itself is of no use to anybody, and not to be in the way on a full disk.
     with (
@@ -78,7 +83,7 @@ def run_trials(
                 name="tune",
                 storage_path=scratch,
                 verbose=0,
-                callbacks=[Recorder(run, warn), table, keeping, *callbacks],
+                callbacks=[*reasons, *callbacks, Recorder(run, warn), table, keeping],
                 checkpoint_config=tune.CheckpointConfig(
                     checkpoint_frequency=0, checkpoint_at_end=False
                 ),

@@ -14,7 +14,7 @@ import pytest
 from analysis.ranking import ranking
 from analysis.records import read_run
 from tests.vqtune.conftest import Searched
-from tests.vqtune.test_tracking import WandbRun, read_wandb
+from tests.vqtune.wandb_files import WandbRun, read_wandb
 from trainables.config import TrialConfig
 from trainables.trainer import CHECKPOINT
 from vqtune import summary_run
