@@ -21,6 +21,7 @@ from trainables.errors import InputError
 from vqtune.planned import PlannedTrial, left, train_left
 from vqtune.run_folder import RunFolder, read_spec, unstarted, write_text, write_yaml
 from vqtune.session import Outcome, RunRequest, begun, opened
+from vqtune.shares import Shares
 
 TABLE = "confirmed.csv"
 
@@ -65,7 +66,8 @@ def confirm(request: Request, console: Console) -> Outcome:
         spec = {"objectives": search.spec["objectives"], "confirm": block}
         first = trials[0].config
         configs = [trial.config for trial in trials]
-        with begun(asked, run, first, len(trials), spec, console, configs) as taken:
+        shares = _shares(search)
+        with begun(asked, run, first, len(trials), spec, console, configs, shares) as taken:
             _record(run, len(trials), block)
             console.print(
                 f"{name}: {len(finalists)} configs with {len(seeds)} seeds, {len(trials)} trials",
@@ -112,6 +114,13 @@ def _run_request(request: Request, search: Records, there: RunFolder) -> RunRequ
         cpus_per_trial=or_then(request.cpus_per_trial, "cpus"),
         resume=begun_before,
     )
+
+
+def _shares(search: Records) -> Shares:
+    """What the trials of the search took by their configs."""
+    space = search.spec.get("space")
+    found = space.get("resources", {}) if isinstance(space, dict) else {}
+    return Shares.parse(found if isinstance(found, dict) else {})
 
 
 def _asked(
