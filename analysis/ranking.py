@@ -118,9 +118,14 @@ def front_table(records: Records, asked: Terms | None = None) -> pd.DataFrame:
 
 
 def best(records: Records, n: int, asked: Terms | None = None) -> pd.DataFrame:
-    """Pick the first `n` trials of the front in the order of `ranking`; its columns."""
+    """Pick the first `n` trials of the front in the order of `ranking`; its columns.
+
+    None that breaks the constraint, unless all of the front do.
+    """
     ranked = ranking(records, asked)
-    return ranked[ranked["on_front"]].head(n).reset_index(drop=True)
+    front = ranked[ranked["on_front"]]
+    holding = front[front["feasible"]]
+    return (front if holding.empty else holding).head(n).reset_index(drop=True)
 
 
 def top_table(records: Records, top: int | None, asked: Terms | None = None) -> pd.DataFrame:

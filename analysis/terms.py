@@ -89,7 +89,11 @@ def check_metrics(asked: Terms, records: Records) -> None:
         names.append(asked.constraint.metric)
     for name in names:
         if name not in known:
-            raise RunError(f"metric: found {name!r}, allowed in this run: {', '.join(known)}")
+            plain = ", ".join(metric for metric in known if "/" not in metric)
+            raise RunError(
+                f"metric: found {name!r}, allowed in this run: {plain}, and those of streams and "
+                "losses in `vqtune records`"
+            )
 
 
 def metric_names(records: Records) -> list[str]:

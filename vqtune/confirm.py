@@ -7,7 +7,7 @@ or seeds are added, and nothing that is there is trained again or left out.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from vqtune.planned import PlannedTrial, left, train_left
 from vqtune.run_folder import RunFolder, read_spec, unstarted, write_text, write_yaml
 from vqtune.session import Outcome, RunRequest, begun, opened
 from vqtune.shares import Shares
+from vqtune.user_terms import UserTerms
 
 TABLE = "confirmed.csv"
 
@@ -38,6 +39,7 @@ class Request:
     address: str | None = None
     gpus_per_trial: float | None = None
     cpus_per_trial: float | None = None
+    terms: UserTerms = field(default_factory=UserTerms)
 
 
 def confirm(request: Request, console: Console) -> Outcome:
@@ -129,7 +131,7 @@ def _asked(
     """Finalists, the baseline last, and seeds: those of before and what is asked for now."""
     roles = dict(zip(search.trials["trial_id"], search.trials["role"], strict=True))
     # Behind the front too: one seed may have put there what belongs on it.
-    ranked = ranking(search)
+    ranked = ranking(search, request.terms.of(search))
     ranked = ranked[ranked["feasible"] & (ranked["role"] != "baseline")]
     chosen = [str(trial) for trial in ranked["trial_id"].head(request.top)]
     then = [trial for trial in before.finalists if roles.get(trial) != "baseline"] if before else []

@@ -19,6 +19,7 @@ from analysis.confirmed import METRICS, confirmed
 from analysis.flatten import row_dicts
 from analysis.ranking import best
 from analysis.records import Records
+from analysis.terms import Terms, terms
 from trainables.checkpoint import read_tensors, write_tensors
 from trainables.config import TrialConfig
 from trainables.errors import InputError
@@ -58,7 +59,12 @@ class Exported:
 
 
 def export(
-    records: Records, top: int, out: Path, form: str = "yaml", command: str = "vqtune"
+    records: Records,
+    top: int,
+    out: Path,
+    form: str = "yaml",
+    command: str = "vqtune",
+    asked: Terms | None = None,
 ) -> list[Exported]:
     """Write the best `top` trials of a run's front, the best first, into `out`.
 
@@ -68,11 +74,13 @@ def export(
         out: the folder.
         form: `yaml`, `json`, or `python`, which is YAML and a program.
         command: what the README.md calls vqtune.
+        asked: what the trials are ranked by; the search's own terms where None.
 
     Raises:
         InputError: nothing to export, or files that are there already; then nothing is written.
     """
-    chosen = best(records, top)
+    asked = asked or terms(records.spec)
+    chosen = best(records, top, asked)
     if chosen.empty:
         raise InputError(
             "no trial has reached its full budget, so there is nothing to export", str(records.run)
@@ -94,7 +102,7 @@ def export(
         with tempfile.TemporaryDirectory(prefix=".export-", dir=out) as part:
             for item in made:
                 _write(records, item, Path(part))
-            text = readme(records, chosen, made, confirmation, command)
+            text = readme(records, chosen, made, confirmation, command, asked)
             write_text(Path(part) / README, text)
             for path in sorted(Path(part).iterdir()):
                 path.rename(out / path.name)

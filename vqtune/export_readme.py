@@ -14,9 +14,9 @@ import pandas as pd
 from analysis.confirmed_text import confirmed_rows, sentences
 from analysis.flatten import row_dicts
 from analysis.front import objectives
-from analysis.ranking import front_table
+from analysis.ranking import ranking
 from analysis.records import Records
-from analysis.terms import terms
+from analysis.terms import Terms
 
 README = "README.md"
 
@@ -87,6 +87,7 @@ def readme(
     items: Sequence[Item],
     confirmation: pd.DataFrame | None,
     command: str,
+    asked: Terms,
 ) -> str:
     """Write the README.md of an export, in Markdown.
 
@@ -96,11 +97,12 @@ def readme(
         items: their files, in the same order.
         confirmation: as `confirmed` gives it.
         command: what vqtune is called, as in `.venv/bin/vqtune`.
+        asked: what the trials are ranked by.
     """
     parts = [
         f"# The best of {records.run.resolve().name}",
-        _searched(records),
-        _stands(records, chosen),
+        _searched(records, asked),
+        _stands(ranking(records, asked), chosen),
         _sure(records, chosen, confirmation, command),
         _commands(items, command),
         "## Load the weights",
@@ -111,7 +113,7 @@ def readme(
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
 
 
-def _searched(records: Records) -> str:
+def _searched(records: Records, asked: Terms) -> str:
     counts = Counter(records.trials["state"])
     states = ", ".join(f"{n} {state}" for state, n in counts.most_common())
     space = records.spec.get("space")
@@ -120,13 +122,12 @@ def _searched(records: Records) -> str:
     return (
         f"A search{of_space}: {len(records.trials)} trials ({states}), of at most "
         f"{records.spec.get('samples', 'unknown')} samples each, with seed "
-        f"{records.spec.get('seed', 'unknown')}. Ranked: {terms(records.spec)}."
+        f"{records.spec.get('seed', 'unknown')}. Ranked: {asked}."
     )
 
 
-def _stands(records: Records, chosen: pd.DataFrame) -> str:
-    table = front_table(records)
-    beside = table[(table["role"] == "baseline") & ~table["trial_id"].isin(chosen["trial_id"])]
+def _stands(ranked: pd.DataFrame, chosen: pd.DataFrame) -> str:
+    beside = ranked[(ranked["role"] == "baseline") & ~ranked["trial_id"].isin(chosen["trial_id"])]
     rows = [
         [
             f"{row['position']}.",
@@ -140,7 +141,7 @@ def _stands(records: Records, chosen: pd.DataFrame) -> str:
         ]
         for row in row_dicts(pd.concat([chosen, beside]))
     ]
-    front = int(table["on_front"].sum())
+    front = int(ranked["on_front"].sum())
     return "\n".join(
         [
             "## Where they stand",

@@ -6,6 +6,7 @@ import textwrap
 
 from analysis.ranking import best
 from analysis.records import Records
+from analysis.terms import Terms
 from trainables.config import TrialConfig
 from trainables.errors import InputError
 from vqtune.peer_export import PeerArguments, peer_arguments
@@ -33,13 +34,13 @@ def as_python(peer: PeerArguments, heading: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def best_as_python(records: Records, top: int) -> str:
-    """Print the best `top` trials of a run's front.
+def best_as_python(records: Records, top: int, asked: Terms | None = None) -> str:
+    """Print the best `top` trials of a run's front, ranked by `asked` or the search's own terms.
 
     Raises:
         InputError: nothing to export.
     """
-    chosen = best(records, top)
+    chosen = best(records, top, asked)
     if chosen.empty:
         raise InputError(
             "no trial has reached its full budget, so there is nothing to export", str(records.run)

@@ -14,6 +14,7 @@ from analysis.report.commands import Commands
 from analysis.report.headline import headline
 from analysis.report.page import write_findings
 from vqtune.specimens import specimens
+from vqtune.user_terms import UserTerms
 from vqtune.wandb_link import read_urls
 
 _OTHERS = {
@@ -37,28 +38,31 @@ class Report:
     findings: Findings
 
 
-def report(records: Records, command: str, shown: str) -> Report:
+def report(records: Records, command: str, shown: str, terms: UserTerms | None = None) -> Report:
     """Write RUN/report.html and RUN/report/*.png.
 
     Args:
         records: the run.
         command: what the page calls vqtune.
         shown: what it calls the run.
+        terms: what the trials are ranked by; the search's own where None.
 
     Raises:
-        RunError: a run that is no search's, or a folder that cannot be written.
+        RunError: a run that is no search's, terms that do not fit it, or a folder that cannot be
+            written.
     """
     for kind, what in _OTHERS.items():
         if kind in records.spec:
             raise RunError(f"{records.run}: {what}; allowed: the run of a search")
-    findings = find(records, None, confirmed(records), None)
+    terms = terms or UserTerms()
+    findings = find(records, None, confirmed(records), terms.of(records))
     titles = {part.trial_id: part.title for part in findings.cast}
     findings = replace(findings, specimens=specimens(records, titles))
     try:
         page = write_findings(
             findings,
             records.run,
-            _commands(findings, command, shown),
+            _commands(findings, command, shown, terms.flags),
             read_urls(records.run),
         )
     except OSError as error:
@@ -68,7 +72,7 @@ def report(records: Records, command: str, shown: str) -> Report:
     return Report(page, headline(findings).sentence, findings)
 
 
-def _commands(findings: Findings, command: str, shown: str) -> Commands:
+def _commands(findings: Findings, command: str, shown: str, flags: list[str]) -> Commands:
     exported = f"exported/{findings.records.run.resolve().name}"
     front = findings.ranked[findings.ranked["on_front"]]
     best = f"{exported}/01-{front['trial_id'].iloc[0]}.yaml" if len(front) else "CONFIG"
@@ -77,8 +81,8 @@ def _commands(findings: Findings, command: str, shown: str) -> Commands:
         return f"{command} {shlex.join(arguments)}"
 
     return Commands(
-        confirm=line("confirm", shown, "--top", "5", "--seeds", "3"),
-        export=line("export", shown, "--top", "3", "--out", exported),
+        confirm=line("confirm", shown, "--top", "5", "--seeds", "3", *flags),
+        export=line("export", shown, "--top", "3", "--out", exported, *flags),
         retrain=line("train", best),
-        front=line("front", shown),
+        front=line("front", shown, *flags),
     )

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from analysis.confirmed import confirmed
-from analysis.ranking import best
+from analysis.ranking import ranking
 from analysis.records import Records, read_run
 from tests.vqtune.conftest import VQTUNE, Finished, Mixed, Searched, digest, lines, vqtune
 from tests.vqtune.test_cli import refused
@@ -48,9 +48,10 @@ class Confirmed:
 
 
 def finalists(run: Path, top: int) -> list[str]:
-    """The first of the front, without the baseline."""
-    chosen = best(read_run(run), top + 1)
-    return chosen.loc[chosen["role"] != "baseline", "trial_id"].tolist()[:top]
+    """The first of the ranking, behind the front too, without the baseline and what harms."""
+    ranked = ranking(read_run(run))
+    chosen = ranked[ranked["feasible"] & (ranked["role"] != "baseline")]
+    return chosen["trial_id"].tolist()[:top]
 
 
 def copied(run: Path, folder: Path) -> Path:

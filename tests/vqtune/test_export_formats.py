@@ -92,6 +92,17 @@ def test_the_readme_says_where_each_config_stands(finished: Searched, folder: Pa
     assert f"Not confirmed: {', '.join(chosen['trial_id'])}." in text
 
 
+def test_an_export_follows_the_users_own_terms(finished: Searched, folder: Path) -> None:
+    flags = ("--weight", "recon_loss=1", "--weight", "perplexity=0", "--constraint", "none")
+    call("export", "demo", "--top", 1, *flags)
+    complete = finished.records.trials.query("state == 'complete'")
+    lowest = complete.loc[complete["recon_loss"].idxmin(), "trial_id"]
+    names = {path.name for path in (folder / "exported" / "demo").iterdir()}
+    assert names == {"README.md", f"01-{lowest}.yaml", f"01-{lowest}.safetensors"}
+    text = (folder / "exported" / "demo" / "README.md").read_text()
+    assert "by non-dominated rank and weights perplexity=0, recon_loss=1" in text
+
+
 def test_the_commands_of_the_readme_run(folder: Path) -> None:
     """As they stand there: training to the same metrics, and loading the weights."""
     call("export", "demo", "--top", 1, "--format", "python")

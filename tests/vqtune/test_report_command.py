@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,21 @@ def test_the_page_names_commands_that_work(copied: Path, tmp_path: Path) -> None
     assert f"train {first.config.relative_to(tmp_path)}" in page
     for command in ("export", "confirm", "front"):
         assert f"vqtune {command} {copied}" in page
+
+
+def test_a_report_by_the_users_own_terms_hands_them_on(copied: Path) -> None:
+    flags = ["--constraint", "none", "--weight", "recon_loss=1", "--weight", "perplexity=0"]
+    ended = invoked("report", copied, *flags)
+    assert ended.exit_code == 0, ended.output
+    trials = read_run(copied).trials
+    assert ended.output.startswith(trials.loc[trials["recon_loss"].idxmin(), "trial_id"])
+    page = (copied / "report.html").read_text()
+    for command in ("export", "confirm", "front"):
+        [line] = re.findall(rf" {command} {copied}[^<]*", page)
+        assert line.strip().endswith(" ".join(flags))
+    refused = invoked("report", copied, "--objective", "depth:max")
+    assert refused.exit_code == 2
+    assert refused.output.startswith("Error: metric: found 'depth', allowed in this run: active")
 
 
 def test_a_second_report_replaces_the_first(copied: Path) -> None:

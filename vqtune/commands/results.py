@@ -11,48 +11,28 @@ import click
 from vqtune.commands.endings import command, shown
 from vqtune.commands.reporting import summarise
 from vqtune.run_options import FOLDER
+from vqtune.user_terms import UserTerms, user_terms
 
 
 @click.command()
 @click.argument("run")
 @click.option("--top", type=click.IntRange(min=1), help="Only the best so many.")
 @click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table")
-@click.option(
-    "--constraint",
-    help="What a trial has to hold to come first, such as 'recon_loss<=1.0*baseline' or none; "
-    "by default what the search asked.",
-)
-@click.option(
-    "--objective",
-    "objectives",
-    multiple=True,
-    metavar="METRIC:max|min",
-    help="One more objective, such as bits_per_frame:min or gpu_seconds:min.",
-)
-@click.option(
-    "--weight",
-    "weights",
-    multiple=True,
-    metavar="METRIC=NUMBER",
-    help="Order the front by a weighted mean, such as perplexity=2, not by hypervolume.",
-)
+@user_terms
 def front(
     run: str,
     top: int | None,
     form: str,
-    constraint: str | None,
-    objectives: tuple[str, ...],
-    weights: tuple[str, ...],
+    terms: UserTerms,
 ) -> None:
     """Show RUN's front, best first and why, with the baseline."""
     from analysis.ranking import top_table  # noqa: PLC0415
     from analysis.records import find_run, read_run  # noqa: PLC0415
     from analysis.table import to_csv, to_json  # noqa: PLC0415
-    from analysis.terms import terms  # noqa: PLC0415
     from vqtune.printed import make_console, print_front  # noqa: PLC0415
 
     records = read_run(find_run(run))
-    asked = terms(records.spec, constraint, objectives, weights)
+    asked = terms.of(records)
     if form == "table":
         print_front(records, top, make_console(), asked)
         return
@@ -95,13 +75,14 @@ def records(run: str, out: Path | None) -> None:
 @click.option(
     "--wandb", metavar="PROJECT", help="Log a summary of the search into this W&B project, too."
 )
-def report(run: str, wandb: str | None) -> None:
+@user_terms
+def report(run: str, wandb: str | None, terms: UserTerms) -> None:
     """Write RUN's report: one page that works offline, and its pictures as PNG files."""
     from analysis.records import find_run, read_run  # noqa: PLC0415
     from vqtune.report import report as write_report  # noqa: PLC0415
 
     folder = find_run(run)
-    made = write_report(read_run(folder), command(), shown(folder))
+    made = write_report(read_run(folder), command(), shown(folder), terms)
     click.echo(made.headline)
     click.echo(f"Report: {shown(made.page)}   Pictures: {shown(folder / 'report')}")
     if wandb is not None:
@@ -127,7 +108,8 @@ def report(run: str, wandb: str | None) -> None:
     help="Configs for vqtune train as YAML or JSON; YAML and a program that builds the codebook; "
     "or the codebooks printed as Python for that library.",
 )
-def export(run: str, top: int, out: Path | None, form: str) -> None:
+@user_terms
+def export(run: str, top: int, out: Path | None, form: str, terms: UserTerms) -> None:
     """Write the best configs of RUN, with their weights and a README.md that tells of them."""
     from analysis.records import find_run, read_run  # noqa: PLC0415
     from vqtune.export import export as run_export  # noqa: PLC0415
@@ -137,10 +119,10 @@ def export(run: str, top: int, out: Path | None, form: str) -> None:
         raise click.UsageError("--out needs --format yaml, json or python; this format is printed")
     records = read_run(find_run(run))
     if form == "vector-quantize-pytorch":
-        click.echo(best_as_python(records, top), nl=False)
+        click.echo(best_as_python(records, top, terms.of(records)), nl=False)
         return
     folder = out or Path("exported") / records.run.resolve().name
-    made = run_export(records, top, folder, form, command())
+    made = run_export(records, top, folder, form, command(), terms.of(records))
     for item in made:
         click.echo(f"{item.trial_id}: {'  '.join(map(str, item.paths))}")
     click.echo(f"What they are, and how to use them: {folder / 'README.md'}")

@@ -20,6 +20,7 @@ from vqtune.commands.endings import (
 from vqtune.commands.reporting import end_with_report
 from vqtune.run_options import FOLDER, cluster_options, run_options
 from vqtune.trial_count import TrialCount
+from vqtune.user_terms import user_terms
 
 
 @click.command()
@@ -113,7 +114,7 @@ def ablate(**options: Any) -> None:
     type=click.IntRange(min=1),
     default=5,
     show_default=True,
-    help="How many of the front, the best first.",
+    help="How many of the ranking, the best first.",
 )
 @click.option(
     "--seeds",
@@ -123,6 +124,7 @@ def ablate(**options: Any) -> None:
     help="Train each with so many new seeds.",
 )
 @cluster_options
+@user_terms
 def confirm(**options: Any) -> None:
     """Train the best of RUN and its baseline again, with new seeds.
 
