@@ -6,14 +6,15 @@ import logging
 import math
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from trainables.errors import InputError
 from vqtune.joining import FLAG, check_head
+from vqtune.shares import LEAST, Rule
 from vqtune.shipping import shipped
 
 # Tune reads these when it is imported: we record trials ourselves, and keep the user's folder.
@@ -32,16 +33,35 @@ _ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class Resources:
-    """What one trial takes, and how many fit at once."""
+    """What one trial takes, and how many fit at once; `rules` give some configs another share."""
 
     cpus: float
     gpus: float
     slots: int
+    rules: tuple[Rule, ...] = ()
 
     @property
     def threads(self) -> int:
         """CPU threads of one trial."""
         return max(1, int(self.cpus))
+
+    @property
+    def ways(self) -> list[tuple[float, float]]:
+        """CPUs and GPUs that a trial can take: by default, then by each rule."""
+        default = (self.cpus, self.gpus)
+        return [default, *(rule.over(*default) for rule in self.rules)]
+
+    def of(self, config: Mapping[str, Any]) -> Resources:
+        """What a trial of this config takes."""
+        found = next((rule for rule in self.rules if rule.fits(config)), None)
+        share = found.over(self.cpus, self.gpus) if found else (self.cpus, self.gpus)
+        return Resources(*share, self.slots)
+
+    def weight(self, config: Mapping[str, Any]) -> float:
+        """How many trials of the default share this config's stands for."""
+        own = self.of(config)
+        pairs = ((own.cpus, self.cpus), (own.gpus, self.gpus))
+        return max((mine / default for mine, default in pairs if default), default=1.0)
 
 
 @contextmanager
@@ -108,38 +128,48 @@ def _loopback_only() -> Iterator[None]:
         ray_constants.ENABLE_RAY_CLUSTER = before
 
 
-def resources(cpus_per_trial: float | None, gpus_per_trial: float | None) -> Resources:
+def resources(
+    cpus_per_trial: float | None, gpus_per_trial: float | None, rules: Sequence[Rule] = ()
+) -> Resources:
     """Resolve what a trial takes from what the connected cluster has.
 
     A trial takes one CPU by default, and where the cluster has GPUs one GPU.
 
     Raises:
-        InputError: not one trial fits on any node.
+        InputError: not one trial fits on any node, or none of those that a rule is for.
     """
     have = [shares for *_, shares in _alive()]
     for flag, value in (("--cpus", cpus_per_trial), ("--gpus", gpus_per_trial)):
         if value is not None and not math.isfinite(value):
             raise InputError(f"found {value}; allowed: a finite number", f"{flag}-per-trial")
+        if value is not None and 0 < value < LEAST:
+            raise InputError(f"found {value:g}; allowed: 0, or {LEAST}", f"{flag}-per-trial")
     cpus = 1.0 if cpus_per_trial is None else cpus_per_trial
     gpus = gpus_per_trial
     if gpus is None:
         gpus = 1.0 if any(node_gpus >= 1 for _, node_gpus in have) else 0.0
     if gpus > 1 and gpus != int(gpus):
         raise InputError(f"found {gpus:g}; allowed: up to 1, or whole GPUs", "--gpus-per-trial")
+    taken = Resources(cpus, gpus, 0, tuple(rules))
+    names = ["--cpus-per-trial, --gpus-per-trial"]
+    names += [f"resources.rules.{i}" for i in range(len(rules))]
+    slots = [_slots(have, *way, name) for way, name in zip(taken.ways, names, strict=True)]
+    return replace(taken, slots=slots[0])
+
+
+def _slots(have: Sequence[tuple[float, float]], cpus: float, gpus: float, where: str) -> int:
+    """How many trials of this share the nodes hold; none at all is refused."""
     if cpus == gpus == 0:
-        raise InputError(
-            "a trial takes neither CPUs nor GPUs; allowed: one of them above 0",
-            "--cpus-per-trial, --gpus-per-trial",
-        )
+        raise InputError("a trial takes neither CPUs nor GPUs; allowed: one of them above 0", where)
     slots = sum(_fitting(*node, cpus, gpus) for node in have)
     if slots < 1:
         nodes_have = "; ".join(f"{c:g} CPUs and {g:g} GPUs" for c, g in sorted(set(have)))
         raise InputError(
             f"a trial needs {cpus:g} CPUs and {gpus:g} GPUs on one node, the cluster's nodes have "
             f"{nodes_have}",
-            "--cpus-per-trial, --gpus-per-trial",
+            where,
         )
-    return Resources(cpus, gpus, slots)
+    return slots
 
 
 def slots_now(taken: Resources) -> int:
@@ -148,11 +178,11 @@ def slots_now(taken: Resources) -> int:
 
 
 def holding(taken: Resources) -> dict[str, str]:
-    """The nodes on which a trial fits: addresses by node id."""
+    """The nodes on which a trial of any share fits: addresses by node id."""
     return {
         node: address
-        for node, address, shares in _alive()
-        if _fitting(*shares, taken.cpus, taken.gpus)
+        for node, address, have in _alive()
+        if any(_fitting(*have, *way) for way in taken.ways)
     }
 
 

@@ -92,7 +92,7 @@ def resumed(asked: Plan, trials: int | More | None, run: RunFolder, then: Plan, 
     """
     same = asked.space.with_search(trials=then.space.search.trials).to_dict()
     before: Mapping[str, Any] = then.space.to_dict()
-    for part in ("parameters", "search", "starts"):
+    for part in ("parameters", "search", "starts", "resources"):
         check_same(same.get(part), before.get(part), part, run, "space")
     if asked.warm_start not in (None, then.warm_start):
         raise InputError(

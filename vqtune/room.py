@@ -13,27 +13,24 @@ from typing import Any
 
 from ray.tune.search import ConcurrencyLimiter, Searcher
 
+from vqtune.cluster import Resources
+
 # Seconds for which a count of the nodes is good.
 _GOOD = 2.0
 
 
 class Room(ConcurrencyLimiter):  # type: ignore[misc]
-    """Asks `searcher` only while another trial fits.
+    """Asks `searcher` only while another trial fits, and tells each trial what it takes.
 
     Args:
         searcher: who proposes.
+        taken: what a trial takes.
         slots: how many trials of the default share fit on the nodes that are alive.
-        weight: how many of these a proposed trial stands for, from its Tune config.
     """
 
-    def __init__(
-        self,
-        searcher: Searcher,
-        slots: Callable[[], int],
-        weight: Callable[[Mapping[str, Any]], float] = lambda config: 1.0,
-    ) -> None:
+    def __init__(self, searcher: Searcher, taken: Resources, slots: Callable[[], int]) -> None:
         """Count the nodes for the first time."""
-        self._slots, self._weight = slots, weight
+        self._taken, self._slots = taken, slots
         self._weights: dict[str, float] = {}
         self._counted = time.monotonic()
         super().__init__(searcher, max_concurrent=max(1, slots()))
@@ -44,13 +41,14 @@ class Room(ConcurrencyLimiter):  # type: ignore[misc]
             # At least one: where no node is left it waits for the next that comes.
             self.max_concurrent = max(1, self._slots())
             self._counted = time.monotonic()
-        taken = sum(self._weights.values())
-        if self._weights and taken + 1 > self.max_concurrent + 1e-9:
-            return None
-        suggestion = super().suggest(trial_id)
-        if isinstance(suggestion, Mapping):
-            self._weights[trial_id] = self._weight(suggestion)
-        return suggestion
+        # A trial of a large share may leave no room although it is the only one.
+        full = sum(self._weights.values()) + 1 > self.max_concurrent + 1e-9
+        suggestion = None if self._weights and full else super().suggest(trial_id)
+        if not isinstance(suggestion, Mapping):
+            return suggestion
+        self._weights[trial_id] = self._taken.weight(suggestion["trial"])
+        own = self._taken.of(suggestion["trial"])
+        return {**suggestion, "threads": own.threads, "gpus": own.gpus}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False

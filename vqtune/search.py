@@ -54,8 +54,10 @@ def search(request: Request, console: Console) -> Outcome:
                 return Outcome(run, finished=True)
         warm = _warm_start(plan, run)
         baseline, trials = plan.space.baseline(), plan.space.search.trials
-        with begun(request, run, baseline, trials, plan.asked(), console) as taken:
-            if "gpu-seconds" in plan.budget.limits and not taken.gpus:
+        shares = plan.space.resources
+        with begun(request, run, baseline, trials, plan.asked(), console, shares=shares) as taken:
+            on_gpus = any(gpus for _, gpus in taken.ways)
+            if "gpu-seconds" in plan.budget.limits and not on_gpus:
                 raise InputError(
                     "found gpu-seconds, but trials take no GPU; allowed: with --gpus-per-trial, "
                     "or another kind",

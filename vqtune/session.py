@@ -19,6 +19,7 @@ from vqtune import __version__
 from vqtune.cluster import Resources, holding, ray_cluster, resources
 from vqtune.node_check import check_nodes
 from vqtune.run_folder import RunFolder, existing_run, new_run, read_spec, write_yaml
+from vqtune.shares import Shares
 from vqtune.shipping import factories
 
 
@@ -84,16 +85,18 @@ def begun(
     asked: Mapping[str, Any],
     console: Console,
     others: Sequence[TrialConfig] = (),
+    shares: Shares | None = None,
 ) -> Iterator[Resources]:
     """A cluster on which `first` can be trained, and the run's spec; gives what a trial takes.
 
     `trials` is how many the run is to have, `asked` what else its spec says, "objectives" at least;
-    `others` are further configs that are known now.
+    `others` are further configs that are known now, `shares` what the space says of what trials
+    take, which flags overrule.
     """
     known = [first, *others]
     named = factories(asked, *(config.to_dict() for config in known))
     with ray_cluster(request.address, named) as joined:
-        taken = share(request, run)
+        taken = share(request, run, shares or Shares())
         if joined:
             check_nodes(holding(taken), known, run.path.parent)
         for warning in prepare(first, taken):
@@ -113,9 +116,12 @@ def begun(
         yield taken
 
 
-def share(request: RunRequest, run: RunFolder) -> Resources:
+def share(request: RunRequest, run: RunFolder, shares: Shares) -> Resources:
     """What a trial takes; in a resumed run what it took before, or its numbers would change."""
     asked = {"cpus": request.cpus_per_trial, "gpus": request.gpus_per_trial}
+    if not run.spec.exists():
+        given = {"cpus": shares.cpus, "gpus": shares.gpus}
+        asked = {name: given[name] if flag is None else flag for name, flag in asked.items()}
     if run.spec.exists():
         spec = read_spec(run)
         recorded = spec.get("resources")
@@ -131,14 +137,15 @@ def share(request: RunRequest, run: RunFolder) -> Resources:
                     f"--{name}-per-trial",
                 )
             asked[name] = then
-    return resources(asked["cpus"], asked["gpus"])
+    return resources(asked["cpus"], asked["gpus"], shares.rules)
 
 
 def prepare(first: TrialConfig, taken: Resources) -> list[str]:
     """Read the data and build a config on a node, before trials depend on it."""
     import ray  # noqa: PLC0415
 
-    task = ray.remote(_try_out).options(num_cpus=taken.cpus, num_gpus=taken.gpus, max_retries=0)
+    own = taken.of(first.to_dict())
+    task = ray.remote(_try_out).options(num_cpus=own.cpus, num_gpus=own.gpus, max_retries=0)
     try:
         return list(ray.get(task.remote(first.to_dict())))
     except ray.exceptions.RayTaskError as error:

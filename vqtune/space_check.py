@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from trainables.config import TrialConfig
 from trainables.errors import InputError
+from vqtune.shares import Shares
 from vqtune.space_errors import refusal
 from vqtune.space_nodes import Constant, Pick, RandomTrial, Section, key_path, leaves
 
@@ -29,6 +30,20 @@ def check_shared(tree: Section) -> None:
         differs = leaf.branch or not isinstance(leaf.node, Constant)
         if _SHARED.fullmatch(key_path(leaf.name)) and differs:
             raise refusal(leaf.name, "a search", "a constant, so that trials are comparable")
+
+
+def check_resources(resources: Shares, tree: Section, baseline: Callable[[], TrialConfig]) -> None:
+    """Refuse a rule about what neither the space nor the baseline's config has."""
+    if resources.rules:
+        named = {key_path(leaf.name) for leaf in leaves(tree)}
+        resources.check_paths([*named, *_paths(baseline().to_dict())])
+
+
+def _paths(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in values.items():
+        yield prefix + key
+        if isinstance(value, dict):
+            yield from _paths(value, f"{prefix}{key}.")
 
 
 def check_configs(tree: Section, resolve: Resolve) -> None:

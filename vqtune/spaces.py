@@ -10,7 +10,7 @@ import copy
 import functools
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -24,7 +24,8 @@ from trainables.config_error import describe
 from trainables.errors import InputError
 from trainables.yaml_file import read_mapping
 from vqtune import space_nodes as nodes
-from vqtune.space_check import check_configs, check_shared
+from vqtune.shares import Shares
+from vqtune.space_check import check_configs, check_resources, check_shared
 from vqtune.space_errors import check_keys, check_shapes, located, refusal
 from vqtune.space_files import extended, find, merge_keys, shipped, with_samples
 from vqtune.space_nodes import Constant, Option, Parameter, RandomTrial, Section, TrialLike
@@ -112,6 +113,7 @@ class Space:
     search : how to search it
     parameters : as in the file, laid over all that it extends
     starts : points to try first, as `space_starts` has them; a file does not inherit them
+    resources : what a trial takes, by default and by its config, as `shares` has it
 
     """
 
@@ -121,6 +123,7 @@ class Space:
     search: SearchSettings
     parameters: dict[str, Any]
     starts: tuple[dict[str, Option], ...] = ()
+    resources: Shares = field(default_factory=Shares)
 
     def __post_init__(self) -> None:
         """Refuse what cannot be searched."""
@@ -129,6 +132,7 @@ class Space:
         self.first_points()
         if self.search.sampler == "grid":
             self.enumerate_grid()
+        check_resources(self.resources, self.tree, self.baseline)
 
     @functools.cached_property
     def tree(self) -> Section:
@@ -238,6 +242,7 @@ class Space:
             "search": self.search.model_dump(),
             "parameters": copy.deepcopy(self.parameters),
             **({"starts": copy.deepcopy(list(self.starts))} if self.starts else {}),
+            **({"resources": self.resources.plain()} if self.resources.plain() else {}),
         }
 
     @classmethod
@@ -245,8 +250,9 @@ class Space:
         """Read back what `to_dict` wrote; raises InputError for anything else."""
         keys = ("name", "description", "source", "search", "parameters")
         with located(where):
-            check_keys(values, (*keys, "starts"))
+            check_keys(values, (*keys, "starts", "resources"))
             check_shapes({key: values.get(key) for key in keys}, mappings=keys[3:])
+            check_shapes({"resources": values.get("resources", {})}, mappings=("resources",))
             return cls(
                 name=values["name"],
                 description=values["description"],
@@ -254,6 +260,7 @@ class Space:
                 search=_settings(values["search"]),
                 parameters=copy.deepcopy(values["parameters"]),
                 starts=tuple(check_starts(values.get("starts", []))),
+                resources=Shares.parse(values.get("resources", {})),
             )
 
     def _resolve(self, pick: nodes.Pick) -> tuple[dict[str, Any], list[str]]:
@@ -308,10 +315,11 @@ def _load(path: Path, chain: tuple[Path, ...]) -> Space:
     """Read a file over the one it extends; `chain` holds the files that extend this one."""
     values = read_mapping(path)
     with located(str(path)):
-        check_keys(values, ("description", "extends", "search", "parameters", "starts"))
+        keys = ("description", "extends", "search", "parameters", "starts", "resources")
+        check_keys(values, keys)
         starts = tuple(check_starts(values.get("starts", [])))
         named = {key: value for key, value in values.items() if key != "starts"}
-        check_shapes(named, mappings=("search", "parameters"))
+        check_shapes(named, mappings=("search", "parameters", "resources"))
         inherited = extended(values, path, chain)
     parent = _load(inherited, (*chain, path)) if inherited else None
     with located(str(path)):
@@ -322,8 +330,11 @@ def _load(path: Path, chain: tuple[Path, ...]) -> Space:
         if parent:
             search = {**parent.search.model_dump(), **search}
             parameters = merge_keys(parent.parameters, parameters)
+        inherited_shares = parent.resources.plain() if parent else {}
+        resources = Shares.parse({**inherited_shares, **values.get("resources", {})})
         description = " ".join(values.get("description", "").split())
-        return Space(path.stem, description, str(path), _settings(search), parameters, starts)
+        settings = _settings(search)
+        return Space(path.stem, description, str(path), settings, parameters, starts, resources)
 
 
 def _settings(values: Mapping[str, Any]) -> SearchSettings:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from ray import tune
 from ray.tune import Callback
@@ -71,9 +72,9 @@ def run_trials(
         table,
     ):
         tuner = tune.Tuner(
-            tune.with_resources(VQTrial, {"cpu": taken.cpus, "gpu": taken.gpus}),
+            tune.with_resources(VQTrial, lambda config: _bundle(taken, config["trial"])),
             tune_config=tune.TuneConfig(
-                search_alg=Room(searcher, lambda: slots_now(taken)),
+                search_alg=Room(searcher, taken, lambda: slots_now(taken)),
                 scheduler=with_retries(scheduler or FIFOScheduler()),
                 num_samples=table.trials - len(past),
                 reuse_actors=True,
@@ -97,6 +98,12 @@ def run_trials(
             if found is None:
                 raise
             raise found from None
+
+
+def _bundle(taken: Resources, trial: Mapping[str, Any]) -> tune.PlacementGroupFactory:
+    """What Tune is to set aside for a trial; it gives the process of one only to its like."""
+    own = taken.of(trial)
+    return tune.PlacementGroupFactory([{"CPU": own.cpus, "GPU": own.gpus}])
 
 
 def _storage_error(error: BaseException | None) -> StorageError | None:
