@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from analysis.errors import RunError
 from analysis.flatten import parameters
 from analysis.report_columns import ReportColumns
 from analysis.reported import REPORTED
+from analysis.run_yaml import read_yaml
 from analysis.trial_folder import Trial, read_trial
 
 # Columns that `reports` and `trials` have in every run, also in one without a report.
@@ -70,14 +70,7 @@ def find_run(name_or_path: str, runs: Path = Path("runs")) -> Path:
 def read_spec(run: Path) -> dict[str, Any]:
     """Read a run's resolved spec; raises RunError where it will not do or names no objectives."""
     path = run / "spec.yaml"
-    try:
-        spec = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RunError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except (ValueError, yaml.YAMLError) as error:
-        raise RunError(f"{path}: not valid YAML: {error}") from None
-    if not isinstance(spec, dict):
-        raise RunError(f"{path}: expected a mapping, found {type(spec).__name__}")
+    spec = read_yaml(path)
     objectives = spec.get("objectives")
     if (
         not isinstance(objectives, dict)

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+# Whatever a message repeats, nobody reads more than its beginning and its end.
+_LONGEST = 2000
+
 
 class InputError(ValueError):
     """Bad input from the user; `str()` is one line fit to be printed as it is."""
 
     def __init__(self, message: str, where: str | None = None) -> None:
         """Join `where` (a file, a key path) and `message` into one line."""
-        line = " ".join(message.split())
-        super().__init__(f"{where}: {line}" if where else line)
+        super().__init__(one_line(f"{where}: {message}" if where else message))
+
+
+def one_line(text: str) -> str:
+    """Text as a line that cannot do anything to a terminal, and is not too long."""
+    line = " ".join(text.split())
+    if len(line) > _LONGEST:
+        line = f"{line[: _LONGEST // 2]} … {line[-_LONGEST // 2 :]}"
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)

@@ -10,9 +10,11 @@ from typing import Any
 import yaml
 
 from trainables.errors import InputError
+from trainables.regular_file import read_regular
 
-# No config or space comes near it.
+# No config, space or spec comes near these.
 _MOST_VALUES = 100_000
+_MOST_BYTES = 2 * 2**20
 _FLOAT = re.compile(
     r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$"
 )
@@ -39,6 +41,13 @@ class _Loader(yaml.SafeLoader):
                 )
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        super().flatten_mapping(node)
+        if len(node.value) > _MOST_VALUES:  # each merge of merges has many times as many
+            raise yaml.constructor.ConstructorError(
+                None, None, f"merges more than {_MOST_VALUES:,} keys", node.start_mark
+            )
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -76,7 +85,7 @@ _Dumper.add_representer(
 def read_mapping(path: str | Path) -> dict[str, Any]:
     """The mapping that a YAML file holds; raises InputError in one line where it holds none."""
     try:
-        values = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
+        values = yaml.load(read_regular(path, _MOST_BYTES).decode(), Loader=_Loader)
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror or error}", str(path)) from None
     except Exception as error:  # PyYAML raises nearly anything at a value that belies its tag
