@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from analysis.confirmed_text import choice
+from analysis.confirmed_text import choice, probability
 from analysis.findings import Findings
 from analysis.flatten import row_dicts
 from analysis.report.numbers import count, duration, is_number, metric, number, spread
@@ -108,7 +108,7 @@ def _sureness(findings: Findings, best: Mapping[str, Any]) -> str:
     )
     said = f"Confirmed with {count(int(row['seeds_complete']), 'new seed')}: {values}"
     if is_number(row["probability"]):
-        said += f"; on the front with probability {number(row['probability'], '.2f')}"
+        said += f"; on the front with a probability of {probability(row)}"
     first = None if findings.confirmed is None else choice(findings.confirmed)
     if first is not None and first["trial_id"] != best["trial_id"]:
         said += f". By the means {first['trial_id']} ranks first"

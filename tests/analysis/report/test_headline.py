@@ -31,14 +31,14 @@ def test_what_is_confirmed_is_told_with_its_deviation(run_folder: RunFolder) -> 
     told = headline_of(example_run(run_folder), confirmed=table)
     assert told.details[-1] == (
         "Confirmed with 3 new seeds: perplexity 400 ± 8, recon_loss 0.24 ± 0.0048; on the front "
-        "with probability 0.70."
+        "with a probability of 70%."
     )
 
 
 def test_another_trial_that_the_means_put_first_is_named(run_folder: RunFolder) -> None:
     rows = [("t0002", "search", 300.0, 390.0), ("t0013", "search", 412.0, 350.0)]
     told = headline_of(example_run(run_folder), confirmed=confirmed_table(rows))
-    assert told.details[-1].endswith("probability 0.70. By the means t0002 ranks first.")
+    assert told.details[-1].endswith("probability of 70%. By the means t0002 ranks first.")
 
 
 def test_a_confirmation_of_others_confirms_nothing(run_folder: RunFolder) -> None:
