@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,14 @@ from typing import Any, Literal, TypeGuard
 
 from analysis.errors import RunError
 from analysis.flatten import flatten
+from analysis.regular_file import read_regular
 
 State = Literal["complete", "stopped", "diverged", "failed", "running"]
+
+# Trials are called so; files are named after them.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+# No such file comes near these.
+_MOST_PARAMS, _MOST_REPORTS, _MOST_ERROR = 2 * 2**20, 2**30, 2**26
 
 # What a line holds beside metrics: the report's own status, and what Ray Tune adds for itself.
 _NO_METRICS = frozenset(
@@ -114,14 +121,14 @@ def _read_params(path: Path) -> tuple[str, str, dict[str, Any], float]:
     """Return trial_id, role, nested config and full budget in samples, or raise RunError."""
     where = f"{path.parent.name}/{path.name}"
     try:
-        params = json.loads(path.read_text(encoding="utf-8"))
+        params = json.loads(read_regular(path, _MOST_PARAMS))
         config = params["trial"]
         budget = float(config["training"]["samples"])
         config["codebook"]["update"]["kind"]  # what a technique is told by
-        return str(params["trial_id"]), str(params["role"]), config, budget
+        trial_id, role = params["trial_id"], params["role"]
     except OSError as error:
         raise RunError(f"{where}: cannot be read: {error.strerror or error}") from None
-    except ValueError as error:
+    except (ValueError, OverflowError, RecursionError) as error:
         raise RunError(f"{where}: not valid JSON: {error}") from None
     except (KeyError, TypeError) as error:
         lacking = str(error) if isinstance(error, KeyError) else "mapping"
@@ -129,12 +136,19 @@ def _read_params(path: Path) -> tuple[str, str, dict[str, Any], float]:
             f"{where}: expected trial_id, role, trial.training.samples and "
             f"trial.codebook.update.kind, found no {lacking}"
         ) from None
+    for name, value in (("trial_id", trial_id), ("role", role)):
+        if not isinstance(value, str) or not _NAME.fullmatch(value):
+            raise RunError(
+                f"{where}: {name}: found {value!r}, allowed: up to 100 letters, digits, '.', '_' "
+                "and '-', the first a letter or digit"
+            )
+    return trial_id, role, config, budget
 
 
 def _read_lines(path: Path) -> Iterator[Report]:
     """Yield the reports in file order, passing over lines that are none."""
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = read_regular(path, _MOST_REPORTS).decode(errors="replace")
     except OSError:
         return
     for line in text.split("\n"):
@@ -155,7 +169,11 @@ def _parse(line: str) -> Report | None:
         try:
             values = json.loads(line[start:])
             return _report(values) if {"trial_id", "samples"} <= values.keys() else None
-        except (ValueError, OverflowError):  # half a line, or a number beyond all floats
+        except (
+            ValueError,
+            OverflowError,
+            RecursionError,
+        ):  # half a line, or a number beyond all floats
             start = line.find("{", start + 1)
     return None
 
@@ -207,7 +225,7 @@ def _latest(lines: Iterable[Report]) -> list[Report]:
 def _crash(error_file: Path) -> str | None:
     """Return the last line of a traceback, or None where the trial did not crash."""
     try:
-        lines = error_file.read_text(encoding="utf-8", errors="replace").split("\n")
+        lines = read_regular(error_file, _MOST_ERROR).decode(errors="replace").split("\n")
     except OSError:
         return None
     return next((line.strip() for line in reversed(lines) if line.strip()), "")

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from trainables.checkpoint import read_tensors
+from trainables.checkpoint import read_trial
 from trainables.config import TrialConfig
 from trainables.data import Dataset, load_dataset
 from trainables.denormals import flushed_denormals
@@ -79,9 +79,7 @@ def restore(folder: Path, dataset: Dataset | None = None) -> Trained:
             that are gone, other data than it was trained on.
     """
     path = folder / CHECKPOINT
-    tensors, header = read_tensors(path)
-    if not header.keys() >= {"trial", "samples", "report", "made"}:
-        raise InputError("found weights, allowed: the checkpoint of a trial", str(path))
+    tensors, header = read_trial(path)
     made = header["made"]
     if header["report"].get("diverged"):
         raise InputError("has diverged, so there is nothing to look into", str(path))

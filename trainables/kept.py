@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trainables.checkpoint import DamagedError, read_tensors
+from trainables.checkpoint import DamagedError, read_trial
 from trainables.trainer import CHECKPOINT, Trainer
 
 BEST = "best.safetensors"
@@ -70,7 +70,7 @@ class Kept:
     def _compare(self, last: dict[str, Any]) -> None:
         """Find which is the best of the two that are there."""
         try:
-            self._best = read_tensors(self.best)[1]["report"]
+            self._best = read_trial(self.best)[1]["report"]
         except (DamagedError, KeyError):
             self.best.unlink()
             return

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from trainables import __version__
-from trainables.checkpoint import read_tensors, write_tensors
+from trainables.checkpoint import read_trial, write_tensors
 from trainables.codebooks.exported import exported_name
 from trainables.config import TrialConfig
 from trainables.data import Dataset, load_dataset
@@ -148,9 +148,7 @@ class Trainer:
             InputError: no checkpoint there, or one of another config or of other data.
         """
         path = folder / name
-        tensors, header = read_tensors(path)
-        if not header.keys() >= {"trial", "samples", "reports", "seconds", "report", "made"}:
-            raise InputError("found weights, allowed: the checkpoint of a trial", str(path))
+        tensors, header = read_trial(path)
         if header["trial"] != self.config.to_dict():
             raise InputError("was written by another config", str(path))
         if header["made"]["data_fingerprint"] != self.dataset.fingerprint:

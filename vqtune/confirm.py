@@ -199,14 +199,14 @@ def _ended(
 
 def _other_data(search: Records, run: RunFolder, trials: Sequence[PlannedTrial]) -> bool:
     """Whether the data have changed since the search, by the first trial that can tell."""
-    from trainables.checkpoint import read_tensors  # noqa: PLC0415
+    from trainables.checkpoint import read_trial  # noqa: PLC0415
     from trainables.trainer import CHECKPOINT  # noqa: PLC0415
 
     for trial in trials:
         before = search.run / "trials" / trial.trial_id.rpartition("-s")[0]
         try:
             then, now = (
-                read_tensors(folder / CHECKPOINT)[1]["made"]["data_fingerprint"]
+                read_trial(folder / CHECKPOINT)[1]["made"]["data_fingerprint"]
                 for folder in (before, run.trial(trial.trial_id))
             )
         except (InputError, KeyError):

@@ -20,7 +20,7 @@ from analysis.flatten import row_dicts
 from analysis.ranking import best
 from analysis.records import Records
 from analysis.terms import Terms, terms
-from trainables.checkpoint import read_tensors, write_tensors
+from trainables.checkpoint import read_trial, write_tensors
 from trainables.config import TrialConfig
 from trainables.errors import InputError
 from trainables.trainer import CHECKPOINT, weights_of
@@ -121,7 +121,7 @@ def _exported(
     form: str,
     confirmation: Mapping[str, Any] | None,
 ) -> Exported:
-    _, header = read_tensors(records.run / "trials" / trial / CHECKPOINT)
+    _, header = read_trial(records.run / "trials" / trial / CHECKPOINT)
     report = header["report"]
     weights = out / f"{name}.safetensors"
     provenance: dict[str, Any] = {
@@ -158,7 +158,7 @@ def _finite(value: float) -> float | None:
 
 
 def _write(records: Records, item: Exported, folder: Path) -> None:
-    tensors, header = read_tensors(records.run / "trials" / item.trial_id / CHECKPOINT)
+    tensors, header = read_trial(records.run / "trials" / item.trial_id / CHECKPOINT)
     config = TrialConfig.from_dict({**header["trial"], "provenance": dict(item.provenance)})
     described = {"trial": header["trial"], "provenance": dict(item.provenance)}
     write_tensors(folder / item.weights.name, weights_of(tensors), described)
