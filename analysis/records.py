@@ -6,7 +6,6 @@ its spec must be whole.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from analysis.errors import RunError
 from analysis.flatten import parameters
 from analysis.report_columns import ReportColumns
 from analysis.reported import REPORTED
+from analysis.run_entries import check_entries
 from analysis.run_yaml import read_yaml
 from analysis.trial_folder import Trial, read_trial
 
@@ -59,36 +59,15 @@ def find_run(name_or_path: str, runs: Path = Path("runs")) -> Path:
     """Find a run's folder, given as that folder or as its name under `runs`.
 
     Raises RunError, naming what was looked for and the runs that exist, where there is none; and
-    for a run whose files are elsewhere.
+    for a run with entries that `check_entries` refuses.
     """
     candidates = (Path(name_or_path), runs / name_or_path)
     for folder in candidates:
         if _is_run(folder):
-            check_links(folder)
+            check_entries(folder)
             return folder if folder.name not in ("", "..") else folder.resolve()
     looked = " or ".join(str(folder / "spec.yaml") for folder in dict.fromkeys(candidates))
     raise RunError(f"no run {name_or_path!r}: looked for {looked}; {_existing(runs)}")
-
-
-def check_links(run: Path) -> None:
-    """Raise RunError where a link in a run leads out of it, to where none may read or write.
-
-    The run's folder may itself be one. Those that W&B makes for itself are its own.
-    """
-    root = run.resolve()
-    for folder, inner, files in os.walk(run):
-        for path in (Path(folder, name) for name in (*inner, *files)):
-            if path.is_symlink() and not _resolved(path).is_relative_to(root):
-                raise RunError(f"{path}: is a link that leads out of the run; allowed: none")
-        if Path(folder) == run and "wandb" in inner:
-            inner.remove("wandb")
-
-
-def _resolved(path: Path) -> Path:
-    try:
-        return path.resolve()
-    except (OSError, RuntimeError):  # a link to itself
-        return Path()
 
 
 def read_spec(run: Path) -> dict[str, Any]:

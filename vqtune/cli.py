@@ -30,7 +30,9 @@ class Commands(click.Group):
             click.echo(error.format_message())
             sys.exit(BAD_INPUT)
         except click.ClickException as error:
-            click.echo(f"Error: {error.format_message()}", err=True)
+            from trainables.errors import one_line  # noqa: PLC0415
+
+            click.echo(f"Error: {one_line(error.format_message())}", err=True)
             sys.exit(BAD_INPUT)
 
     def invoke(self, ctx: click.Context) -> Any:

@@ -88,7 +88,9 @@ def as_program(config: TrialConfig, weights: str) -> str:
     several = isinstance(config.model, HierarchicalModel)
     shape = made.get("example_shape")
     return _PROGRAM.format(
-        heading=f"Trial {made.get('trial')} of the search {made.get('run')}, exported by vqtune",
+        heading=_in_quotes(
+            f"Trial {made.get('trial')} of the search {made.get('run')}, exported by vqtune"
+        ),
         metrics=f"On held-out data it reached {metrics}.\n" if metrics else "",
         name=weights.removesuffix(".safetensors"),
         weights=weights,
@@ -102,3 +104,8 @@ def as_program(config: TrialConfig, weights: str) -> str:
         # Checkpoints of before it was written down lack it.
         example=_MODEL.format(shape=", ".join(map(str, shape))) if shape else "",
     )
+
+
+def _in_quotes(text: str) -> str:
+    """Text that does not end the quotes around it; a folder's name may hold anything."""
+    return "".join(c if c.isprintable() and c not in '"\\' else "?" for c in text)

@@ -8,7 +8,7 @@ from analysis.ranking import best
 from analysis.records import Records
 from analysis.terms import Terms
 from trainables.config import TrialConfig
-from trainables.errors import InputError
+from trainables.errors import InputError, one_line
 from vqtune.peer_export import PeerArguments, peer_arguments
 
 
@@ -20,7 +20,7 @@ def as_python(peer: PeerArguments, heading: str) -> str:
         for line in peer.lacking
     ]
     lines = [
-        f"# {heading}, for vector-quantize-pytorch 1.32",
+        f"# {one_line(heading)}, for vector-quantize-pytorch 1.32",
         "import torch",
         f"from vector_quantize_pytorch import {peer.class_name}",
         "",

@@ -7,12 +7,14 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 
 from analysis.ablation import ablation_rows, ablation_table, headlines, notes
 from analysis.confirmed import FOLDER, confirmed, read_confirmation
 from analysis.confirmed_text import confirmed_rows, left_out, sentences
+from analysis.errors import printable
 from analysis.front import objectives
 from analysis.ranking import top_table
 from analysis.records import Records
@@ -95,4 +97,18 @@ def make_console() -> Console:
     # Without a terminal rich assumes 80 columns and would break the table's rows.
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
     # Names of parameters have brackets, which rich would take for its own markup.
-    return Console(width=width, markup=False)
+    return _Console(width=width, markup=False)
+
+
+class _Console(Console):
+    """Prints no character of a run's or a user's that could do something to the terminal."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Everything that is printed comes through here; the console's own codes go on."""
+        for segment in super().render(renderable, options):
+            if segment.control or segment.text.isprintable():
+                yield segment
+            else:
+                yield Segment(printable(segment.text), segment.style)

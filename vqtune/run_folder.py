@@ -13,6 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from analysis.run_entries import check_entries
 from trainables.errors import InputError
 from trainables.yaml_file import read_mapping, yaml_text
 
@@ -90,10 +91,16 @@ def new_run(storage: Path, name: str) -> RunFolder:
 
 
 def existing_run(storage: Path, name: str) -> RunFolder:
-    """The folder of a run to resume; raises InputError where there is none."""
+    """The folder of a run to resume.
+
+    Raises:
+        InputError: there is none.
+        RunError: one with entries that lead out of it.
+    """
     run = RunFolder(_path(storage, name))
     if not run.spec.exists():
         raise InputError(f"there is no run {name!r} in {storage} to resume", "--resume")
+    check_entries(run.path)
     return run
 
 
@@ -127,7 +134,8 @@ def out_folder(path: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
     part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8") as file:
+    part.unlink(missing_ok=True)  # of a crash, or a link to somewhere else
+    with part.open("x", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from pathlib import Path
 
 import click
@@ -26,6 +25,7 @@ def front(
     terms: UserTerms,
 ) -> None:
     """Show RUN's front, best first and why, with the baseline."""
+    from analysis.errors import printable  # noqa: PLC0415
     from analysis.ranking import top_table  # noqa: PLC0415
     from analysis.records import find_run, read_run  # noqa: PLC0415
     from analysis.table import to_csv, to_json  # noqa: PLC0415
@@ -37,7 +37,8 @@ def front(
         print_front(records, top, make_console(), asked)
         return
     table = top_table(records, top, asked)
-    click.echo(to_csv(table) if form == "csv" else to_json(table), nl=form == "json")
+    text = printable(to_csv(table)) if form == "csv" else to_json(table)
+    click.echo(text, nl=form == "json")
 
 
 @click.command()
@@ -54,6 +55,7 @@ def records(run: str, out: Path | None) -> None:
     Also while the search is at work. One row a report, with the trial's parameters, state and cost
     beside the metrics. Rows where the column `last` is true are one row a trial.
     """
+    from analysis.errors import printable  # noqa: PLC0415
     from analysis.records import find_run, read_run  # noqa: PLC0415
     from analysis.tidy import check_out, tidy, write_tidy  # noqa: PLC0415
 
@@ -64,7 +66,7 @@ def records(run: str, out: Path | None) -> None:
         click.echo(f"Note: {message}", err=True)
     table = tidy(found)
     if out is None:
-        table.to_csv(sys.stdout, index=False, lineterminator="\n")
+        click.echo(printable(table.to_csv(index=False, lineterminator="\n")), nl=False)
         return
     write_tidy(table, out)
     click.echo(f"Written to {out}: {len(table)} rows of {table.shape[1]} columns")
