@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ray.tune.search import ConcurrencyLimiter, Searcher
+from ray.tune.search import Searcher
 
 from vqtune.cluster import Resources
 
@@ -19,7 +19,7 @@ from vqtune.cluster import Resources
 _GOOD = 2.0
 
 
-class Room(ConcurrencyLimiter):  # type: ignore[misc]
+class Room(Searcher):  # type: ignore[misc]
     """Asks `searcher` only while another trial fits, and tells each trial what it takes.
 
     Args:
@@ -30,32 +30,47 @@ class Room(ConcurrencyLimiter):  # type: ignore[misc]
 
     def __init__(self, searcher: Searcher, taken: Resources, slots: Callable[[], int]) -> None:
         """Count the nodes for the first time."""
+        super().__init__(metric=searcher.metric, mode=searcher.mode)
+        self.searcher = searcher
         self._taken, self._slots = taken, slots
+        # How many trials of the default share each that runs or waits stands for.
         self._weights: dict[str, float] = {}
-        self._counted = time.monotonic()
-        super().__init__(searcher, max_concurrent=max(1, slots()))
+        self._room, self._counted = slots(), time.monotonic()
 
     def suggest(self, trial_id: str) -> Any:
         """The searcher's next trial; None while there is no room for one more."""
         if time.monotonic() - self._counted > _GOOD:
-            # At least one: where no node is left it waits for the next that comes.
-            self.max_concurrent = max(1, self._slots())
-            self._counted = time.monotonic()
-        # A trial of a large share may leave no room although it is the only one.
-        full = sum(self._weights.values()) + 1 > self.max_concurrent + 1e-9
-        suggestion = None if self._weights and full else super().suggest(trial_id)
+            self._room, self._counted = self._slots(), time.monotonic()
+        # The first may always come: where no node is left, it waits for the next that joins.
+        if self._weights and sum(self._weights.values()) + 1 > self._room + 1e-9:
+            return None
+        suggestion = self.searcher.suggest(trial_id)
         if not isinstance(suggestion, Mapping):
             return suggestion
         self._weights[trial_id] = self._taken.weight(suggestion["trial"])
         own = self._taken.of(suggestion["trial"])
         return {**suggestion, "threads": own.threads, "gpus": own.gpus}
 
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Pass it on."""
+        self.searcher.on_trial_result(trial_id, result)
+
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Make room."""
         self._weights.pop(trial_id, None)
-        super().on_trial_complete(trial_id, result, error)
+        self.searcher.on_trial_complete(trial_id, result, error)
+
+    def set_search_properties(
+        self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any
+    ) -> bool:
+        """Pass on what Tune was given."""
+        return bool(self.searcher.set_search_properties(metric, mode, config, **spec))
+
+    def get_state(self) -> dict[str, Any]:
+        """Nothing that Tune would have to keep."""
+        return {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles what it is given, and vqtune resumes from its own records."""

@@ -91,6 +91,35 @@ def build(example_shape, dim):
 """
 
 
+SHARED = """
+description: A larger share for one dimension
+extends: base
+search: {trials: 4, samples: 320, sampler: grid, early_stopping: none}
+resources: {cpus: 0.5, rules: [{where: {codebook.dim: {min: 4}}, cpus: 2}]}
+parameters:
+  data: {kind: synthetic, files: 12, seconds: 1.0}
+  model: {kind: factory, factory: shared:build}
+  codebook: {size: 16, dim: {values: [2, 3, 4]}}
+  training: {reports: 2}
+"""
+TOLD = """
+import json, os
+from pathlib import Path
+import ray, torch
+from torch import nn
+
+class Encoder(nn.Conv1d):
+    def forward(self, x):
+        cpus = ray.get_runtime_context().get_assigned_resources()["CPU"]
+        told = [cpus, torch.get_num_threads(), os.getpid()]
+        (Path("TOLD") / str(self.out_channels)).write_text(json.dumps(told))
+        return super().forward(x)
+
+def build(example_shape, dim):
+    return Encoder(example_shape[0], dim, 1), nn.Conv1d(dim, example_shape[0], 1)
+"""
+
+
 @pytest.fixture(scope="module")
 def bare(own_environment: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A cluster of one node whose Python knows nothing of vqtune, nor of where it is."""
@@ -164,6 +193,36 @@ def test_nodes_that_join_are_used_and_one_that_leaves_is_survived(
     assert list(done.states().values()) == ["complete"] * 6
     for trial in done.states():
         assert [report["samples"] for report in done.reports(trial)] == [80, 160, 240, 320]
+
+
+def test_a_trial_takes_what_its_config_asks_for(
+    bare: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also in a process that is reused; and a run that goes on takes what it took."""
+    told = tmp_path / "told"
+    told.mkdir()
+    (tmp_path / "shared.yaml").write_text(SHARED)
+    (tmp_path / "shared.py").write_text(TOLD.replace("TOLD", str(told)))
+    monkeypatch.chdir(tmp_path)
+    with started(bare, 2, cwd=tmp_path):
+        done = run_search(tmp_path / "shared.yaml", bare, name="shared")
+        assert list(done.states().values()) == ["complete"] * 4
+        seen = {path.name: json.loads(path.read_text()) for path in told.iterdir()}
+        taken = {dim: tuple(said[:2]) for dim, said in seen.items()}
+        assert taken == {"2": (0.5, 1), "3": (0.5, 1), "4": (2.0, 2)}
+        assert seen["4"][2] not in (seen["2"][2], seen["3"][2])
+        spec = done.records.spec
+        assert spec["resources"] == {"cpus": 0.5, "gpus": 0.0}
+        assert spec["space"]["resources"]["rules"][0]["cpus"] == 2
+        more = {"resume": True, "name": "shared"}
+        (tmp_path / "shared.yaml").write_text(SHARED.replace("cpus: 2}", "cpus: 1}"))
+        with pytest.raises(InputError, match=r"resources.rules: the run was started with"):
+            run_search(tmp_path / "shared.yaml", bare, **more)
+    (tmp_path / "shared.yaml").write_text(SHARED)
+    message = "resources.rules.0: a trial needs 2 CPUs and 0 GPUs on one node, the cluster's nodes"
+    with pytest.raises(InputError, match=message):
+        run_search(tmp_path / "shared.yaml", bare, name="other")
+    assert not (tmp_path / "runs" / "other").exists()
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ CASES = {
     "unknown top-level key": (
         "paramters: {}",
         "paramters: found an unknown key",
-        "description, extends, search, parameters, starts; did you mean 'parameters'?",
+        "description, extends, search, parameters, starts, resources; did you mean 'parameters'?",
     ),
     "unknown block": (
         "parameters: {codebok: {}}",
