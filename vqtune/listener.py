@@ -29,6 +29,8 @@ _NOT_METRICS = {"done", "diverged", "complete", "timestamp", "pid", "training_it
     *("iterations_since_restore", "time_since_restore", "time_this_iter_s", "time_total_s"),
     *("timesteps_total", "timesteps_since_restore", "episodes_total", "warmup_time"),
 }
+# Seconds that everything that is left may take after the last trial.
+CLOSE = 60.0
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -114,9 +116,9 @@ class Listener(Callback):  # type: ignore[misc]
         return result.get(SNAPSHOT)
 
     def close(self) -> None:
-        """Wait until everything is told."""
+        """Wait until everything is told, but not for ever."""
         self._queue.put(None)
-        self._thread.join()
+        self._thread.join(CLOSE)
 
     # --- on the thread --------------------------------------------------------------------------
 

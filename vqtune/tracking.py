@@ -14,16 +14,15 @@ from textwrap import shorten
 from typing import Any
 
 from trainables.tune_trainable import SNAPSHOT
-from vqtune.listener import Listener, Warn
+from vqtune.listener import CLOSE, Listener, Warn
 from vqtune.media import wandb_media
 from vqtune.pareto_asha import STOPPED_FOR
 from vqtune.run_folder import RunFolder
 from vqtune.told import Told
-from vqtune.wandb_link import choose_mode, quiet_settings, read_urls, write_urls
+from vqtune.wandb_link import choose_mode, quiet_settings, read_urls, remove_empty, write_urls
 
-# Seconds: for W&B to answer a new run, to take what a run has left to send, and for all that is
-# left after the last trial.
-_INIT, _FINISH, _CLOSE = 20.0, 20.0, 60.0
+# Seconds for W&B to answer a new run, and to take what a run has left to send.
+_INIT, _FINISH = 20.0, 20.0
 # Runs that are finished at a time: each waits for its uploads.
 _FINISHING = 8
 # W&B's limit for a tag.
@@ -39,7 +38,8 @@ class WandbTracker(Listener):
     """One W&B run a trial, grouped by search; a resumed trial goes on with its run.
 
     A row's step is its number of samples. Which rows W&B has been given is kept in the run's
-    folder, so that none is given twice, whatever happened to this process in between.
+    folder, so that none is given twice, whatever happened to this process in between; those of the
+    half second before it is killed may be missing.
     """
 
     name = "W&B"
@@ -62,6 +62,7 @@ class WandbTracker(Listener):
 
     def prepare(self) -> None:
         """Ask W&B whether it lets anybody in."""
+        remove_empty(self.run.path)
         self.mode = choose_mode(self.warn)
 
     def take(self, result: dict[str, Any]) -> Any:
@@ -122,11 +123,11 @@ class WandbTracker(Listener):
 
     def close(self) -> None:
         """Wait until W&B has everything, but not for ever; what is left is kept offline."""
-        until = time.monotonic() + _CLOSE
+        until = time.monotonic() + CLOSE
         self._queue.put(None)
-        self._thread.join(_CLOSE / 2)
+        self._thread.join(CLOSE / 2)
         if self._thread.is_alive() and self.mode == "online":
-            self._go_offline(f"not everything was sent within {_CLOSE / 2:.0f} s")
+            self._go_offline(f"not everything was sent within {CLOSE / 2:.0f} s")
         self._thread.join(max(0.0, until - time.monotonic()))
         self._finishing.shutdown(wait=False, cancel_futures=True)
 

@@ -9,7 +9,7 @@ from typing import Any
 from ray import tune
 from ray.tune import Callback
 from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from trainables.patience import StorageError
@@ -20,10 +20,11 @@ from vqtune.pareto_asha import ParetoASHA
 from vqtune.progress import LiveTable
 from vqtune.recorder import Recorder
 from vqtune.resume import PastTrial
-from vqtune.retries import with_retries
+from vqtune.retries import retries
 from vqtune.room import Room
 from vqtune.run_folder import RunFolder
 from vqtune.stop_reasons import StopReasons
+from vqtune.tensorboard import TensorBoard
 
 # Tune would send these to every trial, and Ray write them into a log that all can read.
 _KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")
@@ -65,6 +66,7 @@ def run_trials(
     # Callbacks hear in this order: the reason goes into the report, trackers take from it what is
     # not for the records.
     reasons = [StopReasons(scheduler)] if isinstance(scheduler, ParetoASHA) else []
+    board = TensorBoard(run, table.objectives, warn)
     keeping = Keeping(run, table.objectives, past, keep_checkpoints)
     # What Tune writes for itself is of no use to anybody, and not to be in the way on a full disk.
     with (
@@ -75,7 +77,7 @@ def run_trials(
             tune.with_resources(VQTrial, lambda config: _bundle(taken, config["trial"])),
             tune_config=tune.TuneConfig(
                 search_alg=Room(searcher, taken, lambda: slots_now(taken)),
-                scheduler=with_retries(scheduler or FIFOScheduler()),
+                scheduler=scheduler,
                 num_samples=table.trials - len(past),
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: trial.config["trial_id"],
@@ -84,20 +86,23 @@ def run_trials(
                 name="tune",
                 storage_path=scratch,
                 verbose=0,
-                callbacks=[*reasons, *callbacks, Recorder(run, warn), table, keeping],
+                callbacks=[*reasons, *callbacks, board, Recorder(run, warn), table, keeping],
                 checkpoint_config=tune.CheckpointConfig(
                     checkpoint_frequency=0, checkpoint_at_end=False
                 ),
             ),
         )
         try:
-            tuner.fit()
+            with retries():
+                tuner.fit()
         except Exception as error:
             # Tune wraps what is raised inside it, more than once.
             found = _storage_error(error)
             if found is None:
                 raise
             raise found from None
+        finally:
+            board.close()
 
 
 def _bundle(taken: Resources, trial: Mapping[str, Any]) -> tune.PlacementGroupFactory:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 from vqtune.run_folder import write_json
 
 FILE = "wandb.json"
+# Seconds between two writes to the disk, and bytes of a .wandb file without a record.
+_FLUSH, _HEADER = 0.5, 7
 
 
 def choose_mode(warn: Callable[[str], None]) -> Any:
@@ -35,10 +38,26 @@ def choose_mode(warn: Callable[[str], None]) -> Any:
 
 
 def quiet_settings(**more: Any) -> Any:
-    """Settings of a run that prints nothing and does not measure the machine."""
+    """Settings of a run that prints nothing and does not measure the machine.
+
+    W&B's helper dies with this process; what it holds back until then is lost.
+    """
     import wandb  # noqa: PLC0415
 
-    return wandb.Settings(console="off", silent=True, x_disable_stats=True, **more)
+    return wandb.Settings(
+        console="off",
+        silent=True,
+        x_disable_stats=True,
+        x_transaction_log_flush_interval=_FLUSH,
+        **more,
+    )
+
+
+def remove_empty(run: Path) -> None:
+    """Remove folders of runs that were killed before W&B wrote a record: it cannot sync them."""
+    for path in (run / "wandb").glob("offline-run-*/*.wandb"):
+        if path.stat().st_size <= _HEADER:
+            shutil.rmtree(path.parent, ignore_errors=True)
 
 
 def read_urls(run: Path) -> dict[str, str]:
