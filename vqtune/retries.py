@@ -6,11 +6,16 @@ days that would fail trials that get on, and would train one three times that ra
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.tune import tune as tune_module
+from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import TrialScheduler
 
 from trainables.errors import InputError
 from trainables.patience import StorageError
@@ -21,55 +26,92 @@ from trainables.patience import StorageError
 DEATHS, EXCEPTIONS = 4, 1
 
 
-class RetriedTrial(Trial):  # type: ignore[misc]
-    """A Tune trial that goes on after a failure while it gets on; at bad input it ends at once."""
+class History:
+    """What has befallen one trial since it last got on."""
 
-    deaths = exceptions = 0
-    reached = 0.0
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self.deaths = self.exceptions = 0
+        self.reached = 0.0
+        self.last: Exception | None = None
 
-    def handle_error(self, exc: Exception | None = None) -> None:
-        """Take in a failure, before Tune asks whether to go on.
-
-        Raises:
-            StorageError: the run's disk is full or away; that is the search's end, not the trial's.
-        """
-        cause = exc.cause if isinstance(exc, RayTaskError) else exc
-        if isinstance(cause, StorageError):
-            raise cause
-        super().handle_error(exc)
-        # Below 0 is without end, 0 is no more, in Tune's words.
-        self.max_failures = -1 if self._goes_on(cause) else 0
-
-    def update_last_result(self, result: dict[str, Any]) -> None:
+    def hear(self, report: dict[str, Any]) -> None:
         """Take in a report; a new one, not one sent again, shows that the trial gets on."""
-        super().update_last_result(result)
-        if result.get("samples", 0) > self.reached:
-            self.reached = result["samples"]
+        if report.get("samples", 0) > self.reached:
+            self.reached = report["samples"]
             self.deaths = self.exceptions = 0
 
-    def _goes_on(self, cause: object) -> bool:
-        if isinstance(cause, InputError):
+    def goes_on(self, failure: Exception) -> bool:
+        """Take in a failure; whether the trial is tried again.
+
+        Raises:
+            StorageError: the run's disk is full or away: the search's end, not the trial's.
+        """
+        cause = failure.cause if isinstance(failure, RayTaskError) else failure
+        if isinstance(cause, StorageError):
+            raise cause
+        if isinstance(cause, InputError):  # it will be so again
             return False
-        if died(cause):
+        if _died(cause):
             self.deaths += 1
         else:
             self.exceptions += 1
         return self.deaths <= DEATHS and self.exceptions <= EXCEPTIONS
 
 
-def died(cause: object) -> bool:
+def _died(cause: object) -> bool:
     """Whether a process or its node was lost, not an exception raised."""
     raised = isinstance(cause, RayActorError) and cause.actor_init_failed
     return isinstance(cause, RayError) and not raised
 
 
-def with_retries(scheduler: TrialScheduler) -> TrialScheduler:
-    """The scheduler, which sees every trial first, making each a RetriedTrial."""
-    added = scheduler.on_trial_add
+class _Controller(TuneController):  # type: ignore[misc]
+    """Tune's loop over trials, which asks a trial's History whether to go on.
 
-    def on_trial_add(controller: Any, trial: Trial) -> None:
-        trial.__class__ = RetriedTrial
-        added(controller, trial)
+    An actor that dies while it takes over a trial is told of twice, of itself and of its task. Tune
+    goes on from the first and fails the trial at the second, and would wait for ever for the
+    takeover to end.
+    """
 
-    scheduler.on_trial_add = on_trial_add
-    return scheduler
+    def __init__(self, warn: Callable[[str], None], *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self._warn = warn
+        self._histories: defaultdict[str, History] = defaultdict(History)
+
+    def _process_trial_result(self, trial: Trial, result: dict[str, Any]) -> Any:
+        decision = super()._process_trial_result(trial, result)
+        self._histories[trial.trial_id].hear(result)
+        return decision
+
+    def _process_trial_failure(self, trial: Trial, exception: Exception) -> None:
+        history = self._histories[trial.trial_id]
+        self._resetting_trials.discard(trial)
+        if exception is history.last:
+            return
+        history.last = exception
+        # Below 0 is without end, 0 is no more, in Tune's words.
+        goes_on = history.goes_on(exception)
+        trial.max_failures = -1 if goes_on else 0
+        if goes_on:
+            name = trial.config.get("trial_id", trial.trial_id)
+            self._warn(f"{name}: {_told(exception)}; it goes on from its last report")
+        super()._process_trial_failure(trial, exception)
+
+
+def _told(failure: Exception) -> str:
+    cause = failure.cause if isinstance(failure, RayTaskError) else failure
+    if not _died(cause):
+        return " ".join(f"it raised {type(cause).__name__}: {cause}".split())
+    # Ray has one exception for both, with a text of many lines.
+    return "its node was lost" if "node has died" in str(cause) else "its process died"
+
+
+@contextmanager
+def retries(warn: Callable[[str], None] = lambda _: None) -> Iterator[None]:
+    """Let Tune retry trials in this way; `warn` is told of each that is."""
+    before = tune_module.TuneController
+    tune_module.TuneController = partial(_Controller, warn)
+    try:
+        yield
+    finally:
+        tune_module.TuneController = before

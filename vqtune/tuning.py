@@ -93,7 +93,7 @@ def run_trials(
             ),
         )
         try:
-            with retries():
+            with retries(warn):
                 tuner.fit()
         except Exception as error:
             # Tune wraps what is raised inside it, more than once.
