@@ -76,7 +76,7 @@ def run_trials(
         tuner = tune.Tuner(
             tune.with_resources(VQTrial, lambda config: _bundle(taken, config["trial"])),
             tune_config=tune.TuneConfig(
-                search_alg=Room(searcher, taken, lambda: slots_now(taken)),
+                search_alg=Room(searcher, taken, lambda: slots_now(taken), run.remote),
                 scheduler=scheduler,
                 num_samples=table.trials - len(past),
                 reuse_actors=True,
