@@ -18,6 +18,7 @@ from trainables.config import TrialConfig
 from trainables.data import load_dataset
 from trainables.kept import Kept
 from trainables.patience import patiently
+from trainables.sender import Sender
 from trainables.snapshot import snapshot
 from trainables.trainer import Trainer
 
@@ -38,10 +39,13 @@ class TuneConfig(TypedDict):
     gpus: float
     objectives: NotRequired[Mapping[str, str]]
     snapshots: NotRequired[bool]
+    remote: NotRequired[str | None]  # the trial's URI, where no folder is shared
 
 
 class VQTrial(tune.Trainable):  # type: ignore[misc]
     """Runs one TrialConfig; reused for the next one, with the data still open."""
+
+    _sender: Sender | None = None
 
     def setup(self, config: TuneConfig) -> None:
         """Build the trial, and go on from its checkpoint if there is one.
@@ -64,6 +68,7 @@ class VQTrial(tune.Trainable):  # type: ignore[misc]
         if not self._unsent:
             self.trainer.advance()
             patiently(lambda: self.kept.save(self.trainer))
+            self._send()
         self._unsent = False
         report = {**self.trainer.report, "done": self.trainer.done}
         if self._snapshots:
@@ -85,7 +90,12 @@ class VQTrial(tune.Trainable):  # type: ignore[misc]
         """Go on from a checkpoint that Tune keeps."""
         self.trainer.load(Path(checkpoint))
 
+    def cleanup(self) -> None:
+        """Send what is left."""
+        self._close()
+
     def _build(self, config: TuneConfig) -> None:
+        self._close()
         # The last trial's tensors go before this one's come.
         self.__dict__.pop("trainer", None)
         torch.set_num_threads(config["threads"])
@@ -95,12 +105,29 @@ class VQTrial(tune.Trainable):  # type: ignore[misc]
         device = None if config["gpus"] else torch.device("cpu")
         self.trainer = Trainer(trial, load_dataset(trial.data), device, config["gpus"])
         folder = Path(config["folder"])
-        # Not its parents: a run's folder that is away is waited for, and not to be made anew.
-        patiently(lambda: folder.mkdir(exist_ok=True))
+        if remote := config.get("remote"):
+            self._sender = patiently(lambda: Sender(remote))
+            folder = self._sender.folder
+        else:
+            # Not its parents: a run's folder that is away is waited for, and not to be made anew.
+            patiently(lambda: folder.mkdir(exist_ok=True))
         self.kept = Kept(folder, config.get("objectives", _OBJECTIVES))
         self._note = patiently(lambda: self.kept.load(self.trainer))
         self._unsent = bool(self.trainer.report)
         self._snapshots = config.get("snapshots", False)
+
+    def _send(self) -> None:
+        """Let the checkpoint go to where the run is kept; the last one is waited for."""
+        if self._sender is None:
+            return
+        self._sender.send()
+        if self.trainer.done and not self._sender.flushed():
+            self._note = self._note or "the last checkpoint could not be sent to the storage"
+
+    def _close(self) -> None:
+        if self._sender is not None:
+            self._sender.close()
+            self._sender = None
 
     def _snapshot(self) -> dict[str, Any]:
         """Pictures for those who track the trial; with sound at its end."""

@@ -40,7 +40,8 @@ class Keeping(Callback):  # type: ignore[misc]
         self._stopped = {
             trial.trial_id
             for trial in past
-            if trial.state == "stopped" and self._path(trial.trial_id, CHECKPOINT).exists()
+            if trial.state == "stopped"
+            and (run.remote is not None or self._path(trial.trial_id, CHECKPOINT).exists())
         }
 
     def __getstate__(self) -> dict[str, Any]:
@@ -78,6 +79,7 @@ class Keeping(Callback):  # type: ignore[misc]
         self._stopped &= front
 
     def _remove(self, trial_id: str, name: str) -> None:
+        self._run.dropped.add(self._path(trial_id, name).relative_to(self._run.path).as_posix())
         with suppress(OSError):  # the search can do without the room
             self._path(trial_id, name).unlink(missing_ok=True)
 

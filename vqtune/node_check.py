@@ -7,6 +7,7 @@ search runs.
 from __future__ import annotations
 
 import hashlib
+import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 
 from trainables.config import TrialConfig
 from trainables.errors import InputError
+from trainables.remote import Remote, is_uri
 
 # Seconds for all nodes to answer, and for what one machine writes to be seen on another: a
 # network's file system may keep what it knew of a folder for some of them.
@@ -43,7 +45,10 @@ class Answer:
 
 
 def check_nodes(
-    nodes: Mapping[str, str], configs: Iterable[TrialConfig], storage: Path | None
+    nodes: Mapping[str, str],
+    configs: Iterable[TrialConfig],
+    storage: Path | None,
+    remote: str | None = None,
 ) -> None:
     """Ask each node what it sees.
 
@@ -51,6 +56,7 @@ def check_nodes(
         nodes: addresses by node id.
         configs: what is to be trained; those with a folder of data count.
         storage: a folder that all have to write to; None for no such.
+        remote: the URI that all have to write to instead.
 
     Raises:
         InputError: nodes that do not see what the driver sees, or that do not answer.
@@ -63,12 +69,14 @@ def check_nodes(
                 "an absolute path, or --data",
                 "data.path",
             )
-    with _probe(storage) as probe:
-        answers = _ask(nodes, paths, probe)
+    with _probe(storage if remote is None else None) as probe:
+        answers = _ask(nodes, paths, remote if probe is None else str(probe))
         for path, kind in paths.items():
             _compare(path, files_at(path, kind), nodes, answers)
         if probe is not None:
             _check_storage(probe, nodes, answers)
+    if remote is not None:
+        _check_remote(remote, nodes, answers)
 
 
 def files_at(path: str, kind: Any) -> Files:
@@ -96,7 +104,11 @@ def answer(paths: Mapping[str, str], probe: str | None, node: str, patience: flo
     It waits `patience` seconds for the probe.
     """
     files = {path: files_at(path, kind) for path, kind in paths.items()}
-    return Answer(files, "" if probe is None else _storage_seen(Path(probe), node, patience))
+    if probe is None:
+        return Answer(files, "")
+    if is_uri(probe):
+        return Answer(files, _written(probe, node))
+    return Answer(files, _storage_seen(Path(probe), node, patience))
 
 
 def _data(config: TrialConfig) -> tuple[str, str]:
@@ -116,6 +128,35 @@ def _storage_seen(probe: Path, node: str, patience: float) -> str:
     except OSError as error:
         return f"cannot write ({error.strerror}) to"
     return ""
+
+
+def _written(uri: str, node: str) -> str:
+    try:
+        with tempfile.NamedTemporaryFile() as empty:
+            Remote(uri).upload(Path(empty.name), _remote_mark(node))
+    except (OSError, InputError) as error:
+        return f"cannot write ({' '.join(str(error).split())[:200]}) to"
+    return ""
+
+
+def _check_remote(uri: str, nodes: Mapping[str, str], answers: dict[str, Answer]) -> None:
+    told: dict[str, list[str]] = {}
+    remote = Remote(uri)
+    there = remote.sizes().keys()
+    for node, found in answers.items():
+        if found.storage:
+            told.setdefault(found.storage, []).append(node)
+        elif _remote_mark(node) not in there:
+            told.setdefault("writes to another place than", []).append(node)
+        else:
+            remote.remove(_remote_mark(node))
+    if told:
+        what = "; ".join(f"{_named(those, nodes)} {how}" for how, those in told.items())
+        raise InputError(f"{what} {uri}; allowed: a URI that all nodes can write to", "--storage")
+
+
+def _remote_mark(node: str) -> str:
+    return f"nodes/{node[:12]}"
 
 
 def _mark(probe: Path, node: str) -> Path:
@@ -138,13 +179,12 @@ def _probe(storage: Path | None) -> Any:
 
 
 def _ask(
-    nodes: Mapping[str, str], paths: Mapping[str, str], probe: Path | None
+    nodes: Mapping[str, str], paths: Mapping[str, str], place: str | None
 ) -> dict[str, Answer]:
     """Run `answer` on every node."""
     import ray  # noqa: PLC0415
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: PLC0415
 
-    place = None if probe is None else str(probe)
     asked = {}
     for node in nodes:
         here = NodeAffinitySchedulingStrategy(node, soft=False)

@@ -26,13 +26,20 @@ class Room(Searcher):  # type: ignore[misc]
         searcher: who proposes.
         taken: what a trial takes.
         slots: how many trials of the default share fit on the nodes that are alive.
+        remote: the run's URI, if its trials are to keep their checkpoints there.
     """
 
-    def __init__(self, searcher: Searcher, taken: Resources, slots: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        searcher: Searcher,
+        taken: Resources,
+        slots: Callable[[], int],
+        remote: str | None = None,
+    ) -> None:
         """Count the nodes for the first time."""
         super().__init__(metric=searcher.metric, mode=searcher.mode)
         self.searcher = searcher
-        self._taken, self._slots = taken, slots
+        self._taken, self._slots, self._remote = taken, slots, remote
         # How many trials of the default share each that runs or waits stands for.
         self._weights: dict[str, float] = {}
         self._room, self._counted = slots(), time.monotonic()
@@ -49,7 +56,10 @@ class Room(Searcher):  # type: ignore[misc]
             return suggestion
         self._weights[trial_id] = self._taken.weight(suggestion["trial"])
         own = self._taken.of(suggestion["trial"])
-        return {**suggestion, "threads": own.threads, "gpus": own.gpus}
+        given = {**suggestion, "threads": own.threads, "gpus": own.gpus}
+        if self._remote is not None:
+            given["remote"] = f"{self._remote}/trials/{suggestion['trial_id']}"
+        return given
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Pass it on."""

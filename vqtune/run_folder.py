@@ -25,9 +25,14 @@ LEAST_FREE_BYTES = 100 * 2**20
 class RunFolder:
     """Paths inside one run."""
 
-    def __init__(self, path: Path) -> None:
-        """Name the paths; nothing is made yet."""
-        self.path = path
+    def __init__(self, path: Path, remote: str | None = None) -> None:
+        """Name the paths; nothing is made yet.
+
+        Where the run is kept at a URI, that is `remote`, and `path` is its working copy.
+        """
+        self.path, self.remote = path, remote
+        # Checkpoints that are to go from there, as names inside the run.
+        self.dropped: set[str] = set()
         self.spec = path / "spec.yaml"
         self.journal = path / "optuna.journal"
         self.report = path / "report.html"
@@ -61,14 +66,14 @@ class RunFolder:
         return self.trials / trial_id
 
 
-def new_run(storage: Path, name: str) -> RunFolder:
+def new_run(storage: Path, name: str, remote: str | None = None) -> RunFolder:
     """Make the folder of a new run.
 
     Raises:
         InputError: a name that is taken or cannot be a folder's, or no space on the disk.
     """
     path = _path(storage, name)
-    run = RunFolder(path)
+    run = RunFolder(path, remote)
     if path.exists() and not unstarted(run):
         raise InputError(
             f"the run {name!r} exists in {storage}; allowed: another name, or --resume to go on "
@@ -90,14 +95,14 @@ def new_run(storage: Path, name: str) -> RunFolder:
     return run
 
 
-def existing_run(storage: Path, name: str) -> RunFolder:
+def existing_run(storage: Path, name: str, remote: str | None = None) -> RunFolder:
     """The folder of a run to resume.
 
     Raises:
         InputError: there is none.
         RunError: one with entries that lead out of it.
     """
-    run = RunFolder(_path(storage, name))
+    run = RunFolder(_path(storage, name), remote)
     if not run.spec.exists():
         raise InputError(f"there is no run {name!r} in {storage} to resume", "--resume")
     check_entries(run.path)
@@ -113,13 +118,18 @@ def unstarted(run: RunFolder) -> bool:
         return False
 
 
-def _path(storage: Path, name: str) -> Path:
+def check_name(name: str) -> None:
+    """Refuse what cannot be a run's name."""
     if not NAME.fullmatch(name):
         raise InputError(
             f"found {name!r}; allowed: up to 100 letters, digits, '.', '_' and '-', the first a "
             "letter or digit",
             "--name",
         )
+
+
+def _path(storage: Path, name: str) -> Path:
+    check_name(name)
     return storage / name
 
 

@@ -10,6 +10,40 @@ import click
 
 FOLDER = click.Path(path_type=Path)
 
+
+class Storage(click.ParamType):  # type: ignore[type-arg] # generic only of late
+    """A folder, as a Path; or a URI, as a string."""
+
+    name = "folder or URI"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Path | str:
+        """Tell the one from the other."""
+        from trainables.remote import is_uri  # noqa: PLC0415
+
+        return value if isinstance(value, Path) or is_uri(value) else Path(value)
+
+
+class Run(click.ParamType):  # type: ignore[type-arg] # generic only of late
+    """A run: its folder, its name under runs, or its URI, of which a copy is fetched to runs."""
+
+    name = "run"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        """Fetch what is at a URI."""
+        from trainables.remote import is_uri  # noqa: PLC0415
+
+        if not is_uri(value):
+            return str(value)
+        from vqtune.mirror import fetch_run  # noqa: PLC0415
+        from vqtune.run_folder import check_name  # noqa: PLC0415
+
+        name = value.rstrip("/").rpartition("/")[2]
+        check_name(name)
+        folder = Path("runs") / name
+        fetch_run(value.rstrip("/"), folder)
+        return str(folder)
+
+
 _CLUSTER = (
     click.option(
         "--address", help="Address of a running Ray cluster, or auto; by default a local one."
@@ -26,10 +60,10 @@ _OPTIONS = (
     click.option("--name", help="Name of the run; by default what it is made of and the time."),
     click.option(
         "--storage",
-        type=FOLDER,
+        type=Storage(),
         default=Path("runs"),
         show_default=True,
-        help="Folder of the runs.",
+        help="Folder of the runs, or a URI as s3://BUCKET/FOLDER.",
     ),
     *_CLUSTER,
     click.option("--resume", is_flag=True, help="Go on with the run of this --name."),

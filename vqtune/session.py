@@ -17,10 +17,12 @@ from trainables.config import TrialConfig
 from trainables.errors import InputError
 from vqtune import __version__
 from vqtune.cluster import Resources, holding, ray_cluster, resources
+from vqtune.mirror import fetch_records, holds_run, mirrored
 from vqtune.node_check import check_nodes
-from vqtune.run_folder import RunFolder, existing_run, new_run, read_spec, write_yaml
+from vqtune.run_folder import RunFolder, check_name, existing_run, new_run, read_spec, write_yaml
 from vqtune.shares import Shares
 from vqtune.shipping import factories
+from vqtune.space_errors import located
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +30,7 @@ class RunRequest:
     """Where to run and how; None where a flag was not given."""
 
     name: str | None = None
-    storage: Path = Path("runs")
+    storage: Path | str = Path("runs")  # a string is a URI
     address: str | None = None
     gpus_per_trial: float | None = None
     cpus_per_trial: float | None = None
@@ -52,20 +54,18 @@ def opened(request: RunRequest, stem: str, other: str = "another search") -> Ite
     Raises:
         InputError: a run that cannot be made, or cannot be gone on with.
     """
-    if ":/" in str(request.storage):
-        raise InputError(f"found {request.storage}; allowed: a folder", "--storage")
     if request.resume and request.name is None:
         raise InputError("needs --name, the run to go on with", "--resume")
-    storage = request.storage.resolve()
     name = request.name
     if name is None:
         name = f"{stem}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    storage, remote = _places(request, name)
     if request.resume:
-        run = existing_run(storage, name)
+        run = existing_run(storage, name, remote)
         with run.locked(other):
             yield run
         return
-    run = new_run(storage, name)
+    run = new_run(storage, name, remote)
     with run.locked(other):
         try:
             yield run
@@ -74,6 +74,30 @@ def opened(request: RunRequest, stem: str, other: str = "another search") -> Ite
             if not any(run.trials.iterdir()):
                 shutil.rmtree(run.path)
             raise
+
+
+def _places(request: RunRequest, name: str) -> tuple[Path, str | None]:
+    """The folder of the run's folder, and the run's URI, if it is kept at one."""
+    if isinstance(request.storage, Path):
+        if ":/" in str(request.storage):
+            raise InputError(
+                f"found {request.storage}; allowed: a folder, or a URI as s3://BUCKET/FOLDER",
+                "--storage",
+            )
+        return request.storage.resolve(), None
+    storage = Path("runs").resolve()
+    check_name(name)
+    remote = f"{request.storage.rstrip('/')}/{name}"
+    with located("--storage"):
+        if request.resume:
+            fetch_records(remote, storage / name)
+        elif holds_run(remote):
+            raise InputError(
+                f"the run {name!r} exists there; allowed: another name, or --resume to go on with "
+                "it",
+                request.storage,
+            )
+    return storage, remote
 
 
 @contextmanager
@@ -98,9 +122,9 @@ def begun(
     with ray_cluster(request.address, named) as joined:
         taken = share(request, run, shares or Shares())
         if joined:
-            check_nodes(holding(taken), known, run.path.parent)
+            check_nodes(holding(taken), known, run.path.parent, run.remote)
         for warning in prepare(first, taken):
-            console.print(f"Note: {warning}", style="yellow", markup=False, highlight=False)
+            note(console, warning)
         if not run.spec.exists():
             head = {
                 "name": run.path.name,
@@ -113,7 +137,13 @@ def begun(
                 "resources": {"cpus": taken.cpus, "gpus": taken.gpus},
             }
             write_yaml(run.spec, {**head, **asked})
-        yield taken
+        with mirrored(run, lambda line: note(console, line)):
+            yield taken
+
+
+def note(console: Console, line: str) -> None:
+    """Tell what the user should know."""
+    console.print(f"Note: {line}", style="yellow", markup=False, highlight=False)
 
 
 def share(request: RunRequest, run: RunFolder, shares: Shares) -> Resources:

@@ -255,9 +255,13 @@ FLAGS: dict[str, tuple[list[str], str]] = {
         ["--warm-start", "taken"],
         "--warm-start: .*runs/taken/spec.yaml: objectives: found None",
     ),
-    "storage elsewhere": (
-        ["--storage", "s3://bucket/runs"],
-        "--storage: found .*allowed: a folder",
+    "storage that nobody can write to": (
+        ["--storage", "nowhere://bucket/runs"],
+        "--storage: nowhere://bucket/runs/.*; allowed: a folder, or a URI that pyarrow or an ins",
+    ),
+    "storage with a key in it": (
+        ["--storage", "s3://me:mine@bucket/runs"],
+        "--storage: s3://: found a URI with a key in it.*; allowed: one without",
     ),
 }
 

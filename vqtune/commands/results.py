@@ -9,12 +9,12 @@ import click
 
 from vqtune.commands.endings import command, shown
 from vqtune.commands.reporting import summarise
-from vqtune.run_options import FOLDER
+from vqtune.run_options import FOLDER, Run
 from vqtune.user_terms import UserTerms, user_terms
 
 
 @click.command()
-@click.argument("run")
+@click.argument("run", type=Run())
 @click.option("--top", type=click.IntRange(min=1), help="Only the best so many.")
 @click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table")
 @user_terms
@@ -42,7 +42,7 @@ def front(
 
 
 @click.command()
-@click.argument("run")
+@click.argument("run", type=Run())
 @click.option(
     "--out",
     type=FOLDER,
@@ -73,7 +73,7 @@ def records(run: str, out: Path | None) -> None:
 
 
 @click.command()
-@click.argument("run")
+@click.argument("run", type=Run())
 @click.option(
     "--wandb", metavar="PROJECT", help="Log a summary of the search into this W&B project, too."
 )
@@ -92,7 +92,7 @@ def report(run: str, wandb: str | None, terms: UserTerms) -> None:
 
 
 @click.command()
-@click.argument("run")
+@click.argument("run", type=Run())
 @click.option(
     "--top",
     type=click.IntRange(min=1),

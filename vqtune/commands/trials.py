@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,9 +18,12 @@ from vqtune.commands.endings import (
     shown,
 )
 from vqtune.commands.reporting import end_with_report
-from vqtune.run_options import FOLDER, cluster_options, run_options
+from vqtune.run_options import FOLDER, Run, cluster_options, run_options
 from vqtune.trial_count import TrialCount
 from vqtune.user_terms import user_terms
+
+if TYPE_CHECKING:
+    from vqtune.run_folder import RunFolder
 
 
 @click.command()
@@ -68,6 +71,7 @@ def search(**options: Any) -> None:
     place = shown(run)
     click.echo(f"Records: {place}   Optuna journal: {place}/optuna.journal")
     end_with_report(records, options["wandb"])
+    _send(outcome.run)
     exported = f"exported/{run.name}"
     export_line = ["export", place, "--top", "3", "--out", exported]
     click.echo(f"Next:  {command()} {shlex.join(['confirm', place])}")
@@ -104,11 +108,21 @@ def ablate(**options: Any) -> None:
     records = read(run)
     print_ablation(records, console)
     end_without_trials(records)
+    _send(outcome.run)
     click.echo(f"Records: {shown(run)}   Table: {shown(run / TABLE)}")
 
 
+def _send(run: RunFolder) -> None:
+    """Bring what a run's URI lacks there, and say where it is."""
+    from vqtune.mirror import send_all  # noqa: PLC0415
+
+    if run.remote is not None:
+        send_all(run, lambda line: click.echo(f"Note: {line}"))
+        click.echo(f"Stored: {run.remote}")
+
+
 @click.command()
-@click.argument("run")
+@click.argument("run", type=Run())
 @click.option(
     "--top",
     type=click.IntRange(min=1),
