@@ -20,8 +20,8 @@ from trainables.data import Dataset, load_dataset
 from trainables.denormals import flushed_denormals
 from trainables.errors import InputError
 from trainables.evaluation import Evaluator
-from trainables.memory import told_out_of_memory
-from trainables.stack import Stack
+from trainables.memory import check_fits, told_out_of_memory
+from trainables.stack import Stack, default_device
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -48,6 +48,8 @@ class Trainer:
         """
         self.config = config
         self.dataset = dataset if dataset is not None else load_dataset(config.data)
+        device = device or default_device()
+        check_fits(config, self.dataset.example_shape, device)
         with told_out_of_memory(config):
             self.stack = Stack([config], self.dataset, device)
             self.evaluator = Evaluator(self.stack, self.dataset)
