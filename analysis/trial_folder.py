@@ -24,6 +24,8 @@ State = Literal["complete", "stopped", "diverged", "failed", "running"]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 # No such file comes near these.
 _MOST_PARAMS, _MOST_REPORTS, _MOST_ERROR = 2 * 2**20, 2**30, 2**26
+# Opening braces of half a line, or of several; a nested config has some dozens.
+_MOST_HALVES = 1000
 
 # What a line holds beside metrics: the report's own status, and what Ray Tune adds for itself.
 _NO_METRICS = frozenset(
@@ -121,7 +123,7 @@ def _read_params(path: Path) -> tuple[str, str, dict[str, Any], float]:
     """Return trial_id, role, nested config and full budget in samples, or raise RunError."""
     where = f"{path.parent.name}/{path.name}"
     try:
-        params = json.loads(read_regular(path, _MOST_PARAMS))
+        params = _loads(read_regular(path, _MOST_PARAMS).decode())
         config = params["trial"]
         budget = float(config["training"]["samples"])
         config["codebook"]["update"]["kind"]  # what a technique is told by
@@ -145,6 +147,14 @@ def _read_params(path: Path) -> tuple[str, str, dict[str, Any], float]:
     return trial_id, role, config, budget
 
 
+def _integer(digits: str) -> int | float:
+    """An integer that a table can hold, or a float."""
+    return int(digits) if len(digits) < 19 else float(digits)
+
+
+_loads = json.JSONDecoder(parse_int=_integer).decode
+
+
 def _read_lines(path: Path) -> Iterator[Report]:
     """Yield the reports in file order, passing over lines that are none."""
     try:
@@ -165,16 +175,16 @@ def _parse(line: str) -> Report | None:
     end is told from a whole one by its keys.
     """
     start = line.find("{")
-    while start >= 0:
+    for _ in range(_MOST_HALVES):
+        if start < 0:
+            break
         try:
-            values = json.loads(line[start:])
+            values = _loads(line[start:])
             return _report(values) if {"trial_id", "samples"} <= values.keys() else None
-        except (
-            ValueError,
-            OverflowError,
-            RecursionError,
-        ):  # half a line, or a number beyond all floats
+        except (ValueError, OverflowError):  # half a line, or a number beyond all floats
             start = line.find("{", start + 1)
+        except RecursionError:  # no report is so deep, nor is half of one
+            break
     return None
 
 
