@@ -65,16 +65,22 @@ class Mirror:
 
     def _send(self) -> str | None:
         """Send what has changed since; why not, where that fails."""
+        here = files_of(self.run)
         try:
-            for path in sorted(self.run.path.rglob("*")):
-                name = path.relative_to(self.run.path).as_posix()
-                if not _belongs(name) or path.is_symlink() or not path.is_file():
-                    continue
-                found = path.stat()
-                state = (found.st_size, found.st_mtime_ns)
-                if self._sent.get(name) != state:
-                    self.remote.upload(path, name)
-                    self._sent[name] = state
+            for name in here:
+                path = self.run.path / name
+                try:
+                    found = path.stat()
+                    state = (found.st_size, found.st_mtime_ns)
+                    if self._sent.get(name) != state:
+                        self.remote.upload(path, name)
+                        self._sent[name] = state
+                except FileNotFoundError:
+                    if path.exists():
+                        raise
+            for name in self._sent.keys() - set(here):
+                self.remote.remove(name)
+                del self._sent[name]
             for name in self.run.dropped - self._gone:
                 self.remote.remove(name)
                 self._gone.add(name)
@@ -161,11 +167,25 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else -1
 
 
+def files_of(run: RunFolder) -> list[str]:
+    """What is to be sent, as names inside the run, in this order.
+
+    The journal comes last: it may name trials that have no records yet, not the reverse.
+    """
+    names = [
+        path.relative_to(run.path).as_posix()
+        for path in run.path.rglob("*")
+        if path.is_file() and not path.is_symlink()
+    ]
+    return sorted(filter(_belongs, names), key=lambda name: (name == run.journal.name, name))
+
+
 def _belongs(name: str) -> bool:
     """Whether a file is the run's: neither a lock, nor half-written, nor sent by the nodes."""
     parts = name.split("/")
     return not (
-        parts[-1].endswith((".part", ".safetensors")) or any(part.startswith(".") for part in parts)
+        parts[-1].endswith((".part", ".lock", ".safetensors"))
+        or any(part.startswith(".") for part in parts)
     )
 
 
