@@ -133,7 +133,7 @@ class Listener(Callback):  # type: ignore[misc]
                     found = read_trial(folder, objectives)
                 except RunError:
                     continue  # no trial, or one that has not begun
-                self._try(partial(self._tell, found))
+                self.attempt(partial(self._tell, found))
 
     def _tell(self, trial: Trial) -> None:
         before = [report for report in trial.reports if report.timestamp < self._begun]
@@ -147,12 +147,13 @@ class Listener(Callback):  # type: ignore[misc]
             self.ended(trial.trial_id, trial.state, trial.reason)
 
     def _work(self) -> None:
-        self._try(self.prepare)
+        self.attempt(self.prepare)
         while (job := self._queue.get()) is not None:
-            self._try(job)
-        self._try(self.finish)
+            self.attempt(job)
+        self.attempt(self.finish)
 
-    def _try(self, job: Callable[[], None]) -> None:
+    def attempt(self, job: Callable[[], None]) -> None:
+        """Do it, or warn that it cannot be done."""
         try:
             job()
         except Exception as error:  # whatever it was must not end the search

@@ -34,6 +34,10 @@ class Told:
         """Whether this report has not been given away; from now on it has."""
         return self._add(trial_id, samples)
 
+    def knows(self, trial_id: str) -> bool:
+        """Whether anything of the trial has been given away."""
+        return any(known == trial_id for known, _ in self._known)
+
     def has_end(self, trial_id: str) -> bool:
         """Whether the trial's end has been."""
         return (trial_id, "end") in self._known

@@ -7,9 +7,13 @@ two actors a trial: see benchmarks/overhead.py.
 from __future__ import annotations
 
 import re
+import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import partial
+from itertools import chain
+from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
@@ -53,6 +57,7 @@ class WandbTracker(Listener):
         self.run_id = f"{self.search}-{token}"
         self.mode: Any = None  # known when W&B has answered, or has not
         self._runs: dict[str, Any] = {}
+        self._held: dict[str, list[Callable[[], None]]] = {}  # told when all else is
         self._last: dict[str, Mapping[str, Any]] = {}
         self._urls = read_urls(run.path)
         self._told = Told(run.path / "wandb" / "told.jsonl", project)
@@ -77,15 +82,20 @@ class WandbTracker(Listener):
         """Open the trial's run, unless it is open: Tune starts a trial again after a crash."""
         import wandb  # noqa: PLC0415
 
-        if trial_id in self._runs or self.mode == "disabled":
+        if trial_id in self._runs or trial_id in self._held or self.mode == "disabled":
             return
+        folders = set(self._folders())
         try:
             run = self._init(trial_id, role, config)
         except wandb.errors.Error as error:
             if self.mode != "online":
                 raise
-            self._go_offline(str(error).rstrip("."))
-            run = self._init(trial_id, role, config)
+            self._go_offline(str(error))
+            # W&B's helper goes on trying, and takes no other run of this id until it is ended.
+            self._held[trial_id] = [partial(self.begun, trial_id, role, config)]
+            for folder in set(self._folders()) - folders:
+                shutil.rmtree(folder, ignore_errors=True)
+            return
         run.define_metric("samples")
         run.define_metric("*", step_metric="samples")
         run.summary["state"] = "running"
@@ -96,6 +106,9 @@ class WandbTracker(Listener):
 
     def reported(self, trial_id: str, report: Mapping[str, Any], at: float, snapshot: Any) -> None:
         """Log a report that W&B has not been given yet."""
+        if trial_id in self._held:
+            self._held[trial_id].append(partial(self.reported, trial_id, report, at, snapshot))
+            return
         self._last[trial_id] = report
         samples = int(report["samples"])
         if trial_id in self._runs and self._told.is_new(trial_id, samples):
@@ -104,6 +117,9 @@ class WandbTracker(Listener):
 
     def ended(self, trial_id: str, state: str, reason: str) -> None:
         """Close the run with the trial's state, why it ended, and what it has cost."""
+        if trial_id in self._held:
+            self._held[trial_id].append(partial(self.ended, trial_id, state, reason))
+            return
         run = self._runs.pop(trial_id, None)
         if run is None:
             return
@@ -116,10 +132,16 @@ class WandbTracker(Listener):
 
     def finish(self) -> None:
         """Close the runs of trials that were interrupted, and wait for what is being sent."""
-        for run in self._runs.values():
-            run.summary["state"] = "interrupted"
-            self._close(run, _INTERRUPTED)
+        self._interrupt()
         wait(self._finished)
+        if self._held:
+            import wandb  # noqa: PLC0415
+
+            wandb.teardown()
+            held, self._held = self._held, {}
+            for job in chain(*held.values()):
+                self.attempt(job)
+            self._interrupt()
 
     def close(self) -> None:
         """Wait until W&B has everything, but not for ever; what is left is kept offline."""
@@ -139,7 +161,8 @@ class WandbTracker(Listener):
             group=self.search,
             name=trial_id,
             id=f"{self.run_id}-{trial_id}",
-            resume="allow",
+            # A folder of a run that is not resumed can be synced again: it says the same.
+            resume="allow" if self._told.knows(trial_id) else None,
             config=dict(config),
             tags=[role],
             dir=str(self.run.path),
@@ -149,6 +172,15 @@ class WandbTracker(Listener):
                 init_timeout=_INIT, finish_timeout=_FINISH, finish_timeout_raises=True
             ),
         )
+
+    def _interrupt(self) -> None:
+        while self._runs:
+            _, run = self._runs.popitem()
+            run.summary["state"] = "interrupted"
+            self._close(run, _INTERRUPTED)
+
+    def _folders(self) -> Iterator[Path]:
+        return (self.run.path / "wandb").glob("run-*")
 
     def _close(self, run: Any, exit_code: int) -> None:
         def finish() -> None:
@@ -166,8 +198,10 @@ class WandbTracker(Listener):
         """From now on: the next trials need not wait for W&B as well."""
         if self.mode == "online":
             self.mode = "offline"
+            # Its advice on settings is for those who call it.
+            told = reason.partition(" Consider ")[0].rstrip(".")
             self.tell_once(
-                f"{reason}; what it has not got is kept for wandb sync --include-online "
+                f"{told}; what it has not got is kept for wandb sync --include-online "
                 f"{self.run.path / 'wandb'}/*run-*"
             )
 

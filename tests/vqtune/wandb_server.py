@@ -48,6 +48,8 @@ class WandbServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.runs: dict[str, ServedRun] = {}
         self.lock = threading.Lock()
+        self.speaks = threading.Event()  # clear: takes what is sent and says nothing more
+        self.speaks.set()
 
     @property
     def environment(self) -> dict[str, str]:
@@ -161,6 +163,7 @@ class _Handler(BaseHTTPRequestHandler):
         return gzip.decompress(body) if self.headers.get("content-encoding") == "gzip" else body
 
     def _reply(self, answer: dict[str, Any]) -> None:
+        self.server.speaks.wait()
         data = json.dumps(answer).encode()
         self.send_response(200)
         self.send_header("content-type", "application/json")
@@ -178,6 +181,7 @@ def wandb_server() -> Iterator[WandbServer]:
         try:
             yield server
         finally:
+            server.speaks.set()
             server.shutdown()
             thread.join()
 
