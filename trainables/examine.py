@@ -5,7 +5,7 @@ The report shows what comes of it. It runs in a plain process, from a trial's ch
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from trainables.checkpoint import read_trial
 from trainables.config import TrialConfig
+from trainables.config_data import FactoryData
+from trainables.config_model import FactoryModel
 from trainables.data import Dataset, load_dataset
 from trainables.denormals import flushed_denormals
 from trainables.errors import InputError
@@ -71,12 +73,19 @@ class Examination:
     outputs: tuple[Floats, ...]
 
 
-def restore(folder: Path, dataset: Dataset | None = None) -> Trained:
+def restore(
+    folder: Path, dataset: Dataset | None = None, own_code: Collection[str] | None = None
+) -> Trained:
     """Read the trial in `folder`, and its data if none are given; on a GPU if trained on one.
+
+    Args:
+        folder: the trial's.
+        dataset: its data.
+        own_code: the factories that may be imported; any where None.
 
     Raises:
         InputError: no checkpoint or a damaged one, a trial that has diverged, data or a factory
-            that are gone, other data than it was trained on.
+            that are gone, other data than it was trained on, a factory that may not be imported.
     """
     path = folder / CHECKPOINT
     tensors, header = read_trial(path)
@@ -84,6 +93,8 @@ def restore(folder: Path, dataset: Dataset | None = None) -> Trained:
     if header["report"].get("diverged"):
         raise InputError("has diverged, so there is nothing to look into", str(path))
     config = TrialConfig.from_dict(header["trial"], str(path))
+    if own_code is not None:
+        _check_code(config, own_code, path)
     dataset = dataset if dataset is not None else load_dataset(config.data)
     if made["data_fingerprint"] != dataset.fingerprint:
         raise InputError("was written with other data than there are now", str(path))
@@ -94,6 +105,15 @@ def restore(folder: Path, dataset: Dataset | None = None) -> Trained:
         stack = Stack([config.model_copy(update={"codebook": unseeded})], dataset, device)
         stack.load_lane(0, tensors, header["samples"])
     return Trained(config, dataset, stack, header["report"], made)
+
+
+def _check_code(config: TrialConfig, own_code: Collection[str], path: Path) -> None:
+    for block in (config.data, config.model):
+        named = block.factory if isinstance(block, FactoryData | FactoryModel) else None
+        if named is not None and named not in own_code:
+            raise InputError(
+                f"needs {named}, code that is not run unasked; allowed: with --trust", str(path)
+            )
 
 
 def examine(

@@ -25,6 +25,8 @@ STUDY = "vqtune"
 WARM, UNFIT = "warm_start", "unfit"
 
 _BEGINNING = b'{"op_code":'
+# No entry has a line of so many bytes.
+_LONGEST = 2**24
 
 
 class _Journal(JournalFileBackend):
@@ -89,7 +91,10 @@ def open_journal(path: Path) -> optuna.storages.JournalStorage:
 
 def _check(path: Path) -> None:
     with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
+        lines = iter(lambda: file.readline(_LONGEST), b"")
+        for number, line in enumerate(lines, start=1):
+            if len(line) == _LONGEST:
+                raise _no_journal(path, f"{_short(line)} in line {number}")
             if line.endswith(b"\n"):
                 try:
                     entry = json.loads(line)

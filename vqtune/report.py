@@ -13,6 +13,7 @@ from analysis.records import Records
 from analysis.report.commands import Commands
 from analysis.report.headline import headline
 from analysis.report.page import write_findings
+from vqtune.shipping import factories
 from vqtune.specimens import specimens
 from vqtune.user_terms import UserTerms
 from vqtune.wandb_link import read_urls
@@ -38,7 +39,13 @@ class Report:
     findings: Findings
 
 
-def report(records: Records, command: str, shown: str, terms: UserTerms | None = None) -> Report:
+def report(
+    records: Records,
+    command: str,
+    shown: str,
+    terms: UserTerms | None = None,
+    trust: bool = False,
+) -> Report:
     """Write RUN/report.html and RUN/report/*.png.
 
     Args:
@@ -46,6 +53,8 @@ def report(records: Records, command: str, shown: str, terms: UserTerms | None =
         command: what the page calls vqtune.
         shown: what it calls the run.
         terms: what the trials are ranked by; the search's own where None.
+        trust: whether the user's own code may be imported that the run's space names; without, the
+            insides of trials with such data or models are not shown.
 
     Raises:
         RunError: a run that is no search's, terms that do not fit it, or a folder that cannot be
@@ -57,7 +66,9 @@ def report(records: Records, command: str, shown: str, terms: UserTerms | None =
     terms = terms or UserTerms()
     findings = find(records, None, confirmed(records), terms.of(records))
     titles = {part.trial_id: part.title for part in findings.cast}
-    findings = replace(findings, specimens=specimens(records, titles))
+    # Not what a checkpoint names: the space is what the user has read, or has searched himself.
+    own_code = factories(records.spec.get("space")) if trust else set()
+    findings = replace(findings, specimens=specimens(records, titles, own_code))
     try:
         page = write_findings(
             findings,

@@ -5,7 +5,7 @@ Whatever is missing or broken becomes a line in the specimen's note; the report 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,28 +30,34 @@ _PICTURE = (160, 320)
 _ROUNDING = 1e-3
 
 
-def specimens(records: Records, titles: Mapping[str, str]) -> Specimens:
+def specimens(
+    records: Records, titles: Mapping[str, str], own_code: Collection[str] | None = None
+) -> Specimens:
     """Look into the codebooks of some trials.
 
     Args:
         records: their run.
         titles: what to call each trial, by trial_id, in the order in which they are shown.
+        own_code: the factories that may be imported for it; any where None.
     """
     folders = {row["trial_id"]: row["folder"] for row in row_dicts(records.trials)}
     found = [
-        _specimen(trial_id, title, folders.get(trial_id)) for trial_id, title in titles.items()
+        _specimen(trial_id, title, folders.get(trial_id), own_code)
+        for trial_id, title in titles.items()
     ]
     kinds = [kind for _, kind in found if kind is not None]
     note = "" if kinds or not found else "No codebook of this run can be looked into here."
     return Specimens(tuple(one for one, _ in found), kinds[0] if kinds else "series", note)
 
 
-def _specimen(trial_id: str, title: str, folder: Path | None) -> tuple[Specimen, Kind | None]:
+def _specimen(
+    trial_id: str, title: str, folder: Path | None, own_code: Collection[str] | None
+) -> tuple[Specimen, Kind | None]:
     nothing = Specimen(trial_id, title, (), None, None, None, (), (), (), None, "")
     if folder is None:
         return replace(nothing, note="is not in this run"), None
     try:
-        trained = restore(folder)
+        trained = restore(folder, own_code=own_code)
         heard = listening(trained.dataset)
         frames = round(SECONDS * heard.frames_per_second) if heard else 1
         found = examine(trained, shown_examples(trained.dataset, EXAMPLES, frames))

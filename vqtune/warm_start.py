@@ -112,13 +112,16 @@ def _taken(
     # NSGA-II breeds from a population, which without a generation they would not be in.
     bred = complete and space.search.sampler == "nsga2"
     generation = {NSGAIISampler._get_generation_key(): 0} if bred else {}
-    return create_trial(
-        state=trial.state,
-        values=[trial.values[i] for i in order] if complete else None,
-        params=trial.params,
-        distributions=fit[1],
-        user_attrs={WARM: {"run": run, "number": trial.number}},
-        system_attrs=generation,
-        # Held against that run's baseline; another constraint says nothing here.
-        constraints=trial.constraints if held else None,
-    )
+    try:
+        return create_trial(
+            state=trial.state,
+            values=[trial.values[i] for i in order] if complete else None,
+            params=trial.params,
+            distributions=fit[1],
+            user_attrs={WARM: {"run": run, "number": trial.number}},
+            system_attrs=generation,
+            # Held against that run's baseline; another constraint says nothing here.
+            constraints=trial.constraints if held else None,
+        )
+    except (TypeError, ValueError):  # an entry of the journal that Optuna has not made
+        return None

@@ -27,7 +27,7 @@ def end_with_report(records: Records, wandb: str | None) -> None:
     try:
         from vqtune.report import report as write_report  # noqa: PLC0415
 
-        made = write_report(records, command(), shown(records.run))
+        made = write_report(records, command(), shown(records.run), trust=True)
     except Exception as error:
         told = " ".join(f"{type(error).__name__}: {error}".split())
         click.echo(f"Note: the report could not be written: {told}")

@@ -77,14 +77,19 @@ def records(run: str, out: Path | None) -> None:
 @click.option(
     "--wandb", metavar="PROJECT", help="Log a summary of the search into this W&B project, too."
 )
+@click.option(
+    "--trust",
+    is_flag=True,
+    help="Import the modules that the run's space names as factories, to show what is inside.",
+)
 @user_terms
-def report(run: str, wandb: str | None, terms: UserTerms) -> None:
+def report(run: str, wandb: str | None, trust: bool, terms: UserTerms) -> None:
     """Write RUN's report: one page that works offline, and its pictures as PNG files."""
     from analysis.records import find_run, read_run  # noqa: PLC0415
     from vqtune.report import report as write_report  # noqa: PLC0415
 
     folder = find_run(run)
-    made = write_report(read_run(folder), command(), shown(folder), terms)
+    made = write_report(read_run(folder), command(), shown(folder), terms, trust)
     click.echo(made.headline)
     click.echo(f"Report: {shown(made.page)}   Pictures: {shown(folder / 'report')}")
     if wandb is not None:
