@@ -6,12 +6,15 @@ days that would fail trials that get on, and would train one three times that ra
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+from ray.air.execution import PlacementGroupResourceManager
+from ray.air.execution._internal import RayActorManager
 from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.tune import tune as tune_module
 from ray.tune.execution.tune_controller import TuneController
@@ -24,6 +27,9 @@ from trainables.patience import StorageError
 # its process or node, such as by the kernel where memory ran out, and exceptions, such as of a
 # device that is lost.
 DEATHS, EXCEPTIONS = 4, 1
+# Seconds for which deaths alone fail no trial: on a node that is short of memory Ray kills whatever
+# starts, several times a second, and so would use up one trial after the other.
+SHORTAGE = 30.0
 
 
 class History:
@@ -32,7 +38,7 @@ class History:
     def __init__(self) -> None:
         """Begin with nothing."""
         self.deaths = self.exceptions = 0
-        self.reached = 0.0
+        self.reached = self.first_death = 0.0
         self.last: Exception | None = None
 
     def hear(self, report: dict[str, Any]) -> None:
@@ -52,17 +58,34 @@ class History:
             raise cause
         if isinstance(cause, InputError):  # it will be so again
             return False
-        if _died(cause):
-            self.deaths += 1
-        else:
+        now = time.monotonic()
+        if not _died(cause):
             self.exceptions += 1
-        return self.deaths <= DEATHS and self.exceptions <= EXCEPTIONS
+        else:
+            self.deaths += 1
+            if self.deaths == 1:
+                self.first_death = now
+        short = now < self.first_death + SHORTAGE
+        return self.exceptions <= EXCEPTIONS and (self.deaths <= DEATHS or short)
 
 
 def _died(cause: object) -> bool:
     """Whether a process or its node was lost, not an exception raised."""
     raised = isinstance(cause, RayActorError) and cause.actor_init_failed
     return isinstance(cause, RayError) and not raised
+
+
+class Actors(RayActorManager):  # type: ignore[misc]
+    """Tune's actors, which may also be lost in ways that it ends a search for.
+
+    Where Ray kills one since its node is short of memory, or cannot set it up there, it says so
+    with errors that are no RayActorError.
+    """
+
+    def _actor_task_failed(self, tracked_actor_task: Any, exception: Exception) -> None:
+        if not isinstance(exception, (RayActorError, RayTaskError)):
+            exception = RayActorError(error_msg=f"{type(exception).__name__}: {exception}")
+        super()._actor_task_failed(tracked_actor_task, exception)
 
 
 class _Controller(TuneController):  # type: ignore[misc]
@@ -75,6 +98,7 @@ class _Controller(TuneController):  # type: ignore[misc]
 
     def __init__(self, warn: Callable[[str], None], *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
+        self._actor_manager = Actors(resource_manager=PlacementGroupResourceManager())
         self._warn = warn
         self._histories: defaultdict[str, History] = defaultdict(History)
 
@@ -92,7 +116,7 @@ class _Controller(TuneController):  # type: ignore[misc]
         # Below 0 is without end, 0 is no more, in Tune's words.
         goes_on = history.goes_on(exception)
         trial.max_failures = -1 if goes_on else 0
-        if goes_on:
+        if goes_on and history.deaths + history.exceptions == 1:
             name = trial.config.get("trial_id", trial.trial_id)
             self._warn(f"{name}: {_told(exception)}; it goes on from its last report")
         super()._process_trial_failure(trial, exception)
