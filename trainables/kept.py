@@ -79,12 +79,13 @@ class Kept:
             self.best.unlink()
 
     def _worse(self, report: dict[str, Any]) -> bool:
-        pairs = [(self._cost(report, name), self._cost(self._best, name)) for name in self._signs]
+        pairs = list(zip(self._costs(report), self._costs(self._best), strict=True))
         return all(now >= then for now, then in pairs) and any(now > then for now, then in pairs)
 
-    def _cost(self, report: dict[str, Any], name: str) -> float:
-        value = self._signs[name] * float(report.get(name, math.nan))
-        return math.inf if math.isnan(value) or report.get("diverged") else value
+    def _costs(self, report: dict[str, Any]) -> list[float]:
+        values = [sign * float(report.get(name, math.nan)) for name, sign in self._signs.items()]
+        diverged = report.get("diverged") or any(map(math.isnan, values))
+        return [math.inf] * len(values) if diverged else values
 
 
 def _readable(path: Path) -> bool:
