@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
@@ -98,6 +99,21 @@ def make_console() -> Console:
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
     # Names of parameters have brackets, which rich would take for its own markup.
     return _Console(width=width, markup=False)
+
+
+def printed_text(show: Callable[[Console], None], like: Console) -> str:
+    """What a function prints, as a console like this one would show it."""
+    file = io.StringIO()
+    show(
+        _Console(
+            file=file,
+            width=like.width,
+            markup=False,
+            force_terminal=like.is_terminal,
+            no_color=like.no_color,
+        )
+    )
+    return file.getvalue()
 
 
 class _Console(Console):

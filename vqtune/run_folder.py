@@ -18,6 +18,7 @@ from trainables.errors import InputError
 from trainables.yaml_file import read_mapping, yaml_text
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+LOCK = ".lock"
 # Below this a search would stop in its first minutes.
 LEAST_FREE_BYTES = 100 * 2**20
 
@@ -42,7 +43,8 @@ class RunFolder:
     @contextmanager
     def locked(self, other: str = "another search") -> Iterator[None]:
         """Keep others out of this run; raises InputError where `other` is at work in it."""
-        lock = FileLock(self.path / ".lock", timeout=0)
+        # `vqtune front --watch` tries the lock, for an instant.
+        lock = FileLock(self.path / LOCK, timeout=0.5)
         try:
             lock.acquire()
         except Timeout:
@@ -113,7 +115,7 @@ def unstarted(run: RunFolder) -> bool:
     """Whether this is what a search leaves that was killed before it could start."""
     try:
         names = {path.name for path in run.path.iterdir()}
-        return names <= {"trials", ".lock"} and not any(run.trials.iterdir())
+        return names <= {"trials", LOCK} and not any(run.trials.iterdir())
     except OSError:
         return False
 

@@ -17,11 +17,18 @@ from vqtune.user_terms import UserTerms, user_terms
 @click.argument("run", type=Run())
 @click.option("--top", type=click.IntRange(min=1), help="Only the best so many.")
 @click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table")
+@click.option(
+    "--watch",
+    "watched",
+    is_flag=True,
+    help="Go on showing it while the search is at work, until it ends; Ctrl-C ends this earlier.",
+)
 @user_terms
 def front(
     run: str,
     top: int | None,
     form: str,
+    watched: bool,
     terms: UserTerms,
 ) -> None:
     """Show RUN's front, best first and why, with the baseline."""
@@ -31,6 +38,17 @@ def front(
     from analysis.table import to_csv, to_json  # noqa: PLC0415
     from vqtune.printed import make_console, print_front  # noqa: PLC0415
 
+    if watched:
+        if form != "table":
+            raise click.UsageError("--watch needs --format table")
+        from vqtune.watch import watch  # noqa: PLC0415
+
+        watch(
+            find_run(run),
+            lambda records, console: print_front(records, top, console, terms.of(records)),
+            make_console(),
+        )
+        return
     records = read_run(find_run(run))
     asked = terms.of(records)
     if form == "table":
