@@ -28,6 +28,12 @@ def is_uri(text: str) -> bool:
     return _URI.fullmatch(text) is not None
 
 
+def below(uri: str, name: str) -> str:
+    """The URI of what is called so inside a folder; options after a `?` stay at the end."""
+    place, mark, options = uri.partition("?")
+    return f"{place.rstrip('/')}/{name}{mark}{options}"
+
+
 class Remote:
     """A folder at a URI."""
 
@@ -44,7 +50,7 @@ class Remote:
                 "with the key in the environment or a profile",
                 f"{parts.scheme}://",
             )
-        self.uri = uri.rstrip("/")
+        self.uri = uri
         self._fs, self._root = _filesystem(uri)
 
     def upload(self, source: Path, name: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import tempfile
 import threading
@@ -25,51 +24,61 @@ class Sender:
     """
 
     def __init__(self, uri: str) -> None:
-        """Make the folder, which depends on the URI alone, and fetch what is there."""
+        """Make the folder, and fetch what is there."""
         self._remote = Remote(uri)
-        name = hashlib.sha256(uri.encode()).hexdigest()[:16]
-        self.folder = Path(tempfile.gettempdir()) / f"vqtune-trial-{name}"
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(mode=0o700)
-        self._there = {name for name in _FILES if self._remote.download(name, self.folder / name)}
-        self._changed, self._sent, self._ended = (threading.Event() for _ in range(3))
-        self._sent.set()
+        # One of its own: Tune may set up a trial in two processes, and end the one it needs not.
+        self.folder = Path(tempfile.mkdtemp(prefix="vqtune-trial-"))
+        try:
+            self._there = {
+                name for name in _FILES if self._remote.download(name, self.folder / name)
+            }
+        except BaseException:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise
+        # How many checkpoints there were, and which of them was there when all was sent last.
+        self._wanted = self._sent = 0
+        self._ended, self._changed = False, threading.Condition()
         self._thread = threading.Thread(target=self._run, daemon=True, name="vqtune-sender")
         self._thread.start()
 
     def send(self) -> None:
         """There is a new checkpoint."""
-        self._sent.clear()
-        self._changed.set()
+        with self._changed:
+            self._wanted += 1
+            self._changed.notify_all()
 
     def flushed(self) -> bool:
         """Wait until all is sent; False where that takes too long."""
-        return self._sent.wait(_LAST)
+        with self._changed:
+            return self._changed.wait_for(lambda: self._sent == self._wanted, _LAST)
 
     def close(self) -> bool:
         """Send the last, and remove the folder; False where it could not be sent."""
         sent = self.flushed()
-        self._ended.set()
-        self._changed.set()
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
         self._thread.join(timeout=_PAUSE)
         shutil.rmtree(self.folder, ignore_errors=True)
         return sent
 
     def _run(self) -> None:
         while True:
-            self._changed.wait()
-            if self._ended.is_set():
-                return
-            self._changed.clear()
+            with self._changed:
+                self._changed.wait_for(lambda: self._ended or self._sent != self._wanted)
+                if self._ended:
+                    return
+                wanted = self._wanted
             try:
                 for name in _FILES:
                     self._bring(name)
             except OSError:
-                self._changed.set()
-                self._ended.wait(_PAUSE)
+                with self._changed:
+                    self._changed.wait_for(lambda: self._ended, _PAUSE)
                 continue
-            if not self._changed.is_set():
-                self._sent.set()
+            with self._changed:
+                self._sent = wanted
+                self._changed.notify_all()
 
     def _bring(self, name: str) -> None:
         path = self.folder / name

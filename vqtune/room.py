@@ -13,6 +13,7 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
+from trainables.remote import below
 from vqtune.cluster import Resources
 
 # Seconds for which a count of the nodes is good.
@@ -58,7 +59,7 @@ class Room(Searcher):  # type: ignore[misc]
         own = self._taken.of(suggestion["trial"])
         given = {**suggestion, "threads": own.threads, "gpus": own.gpus}
         if self._remote is not None:
-            given["remote"] = f"{self._remote}/trials/{suggestion['trial_id']}"
+            given["remote"] = below(self._remote, f"trials/{suggestion['trial_id']}")
         return given
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:

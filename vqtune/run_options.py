@@ -37,10 +37,10 @@ class Run(click.ParamType):  # type: ignore[type-arg] # generic only of late
         from vqtune.mirror import fetch_run  # noqa: PLC0415
         from vqtune.run_folder import check_name  # noqa: PLC0415
 
-        name = value.rstrip("/").rpartition("/")[2]
+        name = value.partition("?")[0].rstrip("/").rpartition("/")[2]
         check_name(name)
         folder = Path("runs") / name
-        fetch_run(value.rstrip("/"), folder)
+        fetch_run(value, folder)
         return str(folder)
 
 

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from trainables.config import TrialConfig
 from trainables.errors import InputError
+from trainables.remote import below
 from vqtune import __version__
 from vqtune.cluster import Resources, holding, ray_cluster, resources
 from vqtune.mirror import fetch_records, holds_run, mirrored
@@ -87,7 +88,7 @@ def _places(request: RunRequest, name: str) -> tuple[Path, str | None]:
         return request.storage.resolve(), None
     storage = Path("runs").resolve()
     check_name(name)
-    remote = f"{request.storage.rstrip('/')}/{name}"
+    remote = below(request.storage, name)
     with located("--storage"):
         if request.resume:
             fetch_records(remote, storage / name)

@@ -13,7 +13,7 @@ from analysis.records import read_run
 from tests.vqtune.conftest import TINY, Searched, digest, run_search, vqtune
 from tests.vqtune.nodes import started
 from trainables.errors import InputError
-from trainables.remote import Remote, is_uri
+from trainables.remote import Remote, below, is_uri
 from trainables.trainer import CHECKPOINT
 from vqtune import mirror
 from vqtune.mirror import Mirror, fetch_records, fetch_run, files_of
@@ -64,6 +64,11 @@ def test_a_uri_that_nobody_can_write_to(uri: str, message: str) -> None:
 @pytest.mark.parametrize("text", ["runs", "/runs", "./a:b", "c:/runs", "~/runs", "://x", ""])
 def test_what_is_a_folder(text: str) -> None:
     assert not is_uri(text)
+
+
+def test_what_is_inside_a_folder() -> None:
+    assert below("s3://b/runs/", "demo") == "s3://b/runs/demo"
+    assert below("s3://b?region=eu", "a/b") == "s3://b/a/b?region=eu"
 
 
 def make_run(folder: Path, remote: str) -> RunFolder:
