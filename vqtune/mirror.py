@@ -6,6 +6,7 @@ themselves (`trainables.sender`) and come here when the session ends, for report
 
 from __future__ import annotations
 
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -117,6 +118,17 @@ def holds_run(uri: str) -> bool:
     """Whether there is a run; raises InputError where the place cannot be read."""
     with _as_input(uri):
         return "spec.yaml" in Remote(uri).sizes()
+
+
+def check_writable(uri: str) -> None:
+    """Write a small file and take it away again; raises InputError where that cannot be done."""
+    remote = Remote(uri)
+    try:
+        with tempfile.NamedTemporaryFile() as empty:
+            remote.upload(Path(empty.name), "nodes/driver")
+        remote.remove("nodes/driver")
+    except OSError as error:
+        raise InputError(f"cannot be written to: {reason_of(error)}", uri) from None
 
 
 def fetch_records(uri: str, folder: Path) -> None:

@@ -18,7 +18,7 @@ from trainables.errors import InputError
 from trainables.remote import below
 from vqtune import __version__
 from vqtune.cluster import Resources, holding, ray_cluster, resources
-from vqtune.mirror import fetch_records, holds_run, mirrored
+from vqtune.mirror import check_writable, fetch_records, holds_run, mirrored
 from vqtune.node_check import check_nodes
 from vqtune.run_folder import RunFolder, check_name, existing_run, new_run, read_spec, write_yaml
 from vqtune.shares import Shares
@@ -98,6 +98,7 @@ def _places(request: RunRequest, name: str) -> tuple[Path, str | None]:
                 "it",
                 request.storage,
             )
+        check_writable(remote)
     return storage, remote
 
 

@@ -145,6 +145,19 @@ def test_of_two_copies_the_one_that_is_further_counts(tmp_path: Path) -> None:
         fetch_run(f"{uri}/nothing", tmp_path / "nothing")
 
 
+def test_a_place_that_cannot_be_written_to_is_told_of_before_the_first_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    (tmp_path / "far").touch()  # no folder
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=f"^--storage: file://{tmp_path}/far/demo: cannot be "):
+        run_search(
+            tmp_path / "tiny.yaml", "127.0.0.1:1", storage=f"file://{tmp_path}/far", name="demo"
+        )
+    assert not (tmp_path / "runs").exists()
+
+
 # --- a search on two nodes that share no folder ---------------------------------------------------
 
 
