@@ -6,10 +6,9 @@ import logging
 import math
 import os
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from trainables.errors import InputError
@@ -85,19 +84,24 @@ def ray_cluster(address: str | None, factories: set[str] | None = None) -> Itera
     workers: dict[str, Any] = {"env_vars": dict(_ENVIRONMENT)}
     if place is not None:
         workers |= shipped(factories or set())
-    else:
-        path = os.pathsep.join(p for p in (str(Path.cwd()), os.environ.get("PYTHONPATH")) if p)
-        workers["env_vars"]["PYTHONPATH"] = path
     quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
     # A trial's traceback goes into its error.txt, not between the lines of the live table.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     if place is None:
         with _loopback_only():
             # Without an address Ray would join whatever cluster somebody has started here.
-            ray.init("local", include_dashboard=False, runtime_env=workers, **quiet)
+            ray.init(
+                "local",
+                include_dashboard=False,
+                runtime_env=workers,
+                job_config=_without_current_folder(),
+                **quiet,
+            )
     else:
         try:
-            ray.init(address=place, runtime_env=workers, **quiet)
+            ray.init(
+                address=place, runtime_env=workers, job_config=_without_current_folder(), **quiet
+            )
         except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
             told = [*str(error).strip().splitlines(), type(error).__name__][0]
             raise InputError(f"the cluster at {place} cannot be joined: {told}", FLAG) from None
@@ -109,6 +113,23 @@ def ray_cluster(address: str | None, factories: set[str] | None = None) -> Itera
     finally:
         signal.signal(signal.SIGTERM, previous)
         ray.shutdown()
+
+
+def _without_current_folder() -> Any:
+    """What keeps Ray from putting the current folder before the library in its workers' path.
+
+    A user's `queue.py` would shadow Python's, and a foreign run's that is looked at from inside
+    would be executed. A factory's module is found there all the same, see `trainables.factory`.
+    """
+    from ray.job_config import JobConfig  # noqa: PLC0415
+
+    class Nowhere(list[str]):
+        def extend(self, _: Iterable[str]) -> None:
+            """What Ray would add."""
+
+    config = JobConfig()
+    config._py_driver_sys_path = Nowhere()
+    return config
 
 
 @contextmanager

@@ -53,11 +53,18 @@ class StoredTrial:
             inside = any(type(c) is type(value) and c == value for c in distribution.choices)
         else:
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            inside = number and distribution._contains(distribution.to_internal_repr(value))
+            inside = number and _holds(distribution, value)
         if not inside:
             raise Unfit(name)
         self.distributions[name] = distribution
         return value
+
+
+def _holds(distribution: BaseDistribution, value: float) -> bool:
+    try:
+        return bool(distribution._contains(distribution.to_internal_repr(value)))
+    except (OverflowError, ValueError):  # NaN, or beyond all floats
+        return False
 
 
 def fitted(

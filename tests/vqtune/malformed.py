@@ -194,7 +194,7 @@ def strange(rng: random.Random, instead_of: Any) -> Any:
     others: list[Any] = list(_STRANGE)
     if isinstance(instead_of, (int, float)):
         others += _HUGE
-    if not isinstance(instead_of, (int, float)):
+    elif isinstance(instead_of, str):  # in a space, a number stands for what is not searched
         others += [7, 1e300]
     return rng.choice(others)
 

@@ -105,7 +105,13 @@ def test_a_cluster_is_joined_and_left(cluster: str) -> None:
         with ray_cluster(cluster):
             assert ray.is_initialized()
             assert resources(None, None) == Resources(1, 0, 1)
-            module = ray.remote(_import_here).options(num_cpus=1)
+
+            @ray.remote(num_cpus=1)  # in here, so that its code is sent, too
+            def module() -> str:
+                from vqtune import cluster
+
+                return cluster.__name__
+
             assert ray.get(module.remote()) == "vqtune.cluster"
         assert not ray.is_initialized()
 
@@ -124,10 +130,3 @@ def test_a_search_of_ones_own_joins_nobodys_cluster(
     with ray_cluster(None):
         assert ray.get_runtime_context().gcs_address != cluster
         assert ray.cluster_resources()["CPU"] == os.cpu_count()
-
-
-def _import_here() -> str:
-    """On a node, from the user's current folder."""
-    from vqtune import cluster
-
-    return cluster.__name__

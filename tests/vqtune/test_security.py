@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -26,10 +27,22 @@ import trainables
 import vqtune
 from analysis import run_yaml
 from tests.vqtune import malformed
-from tests.vqtune.conftest import TINY, VQTUNE, Searched
+from tests.vqtune.conftest import TINY, Searched
 from tests.vqtune.listening import listening
 from trainables import yaml_file
 from vqtune.cli import main
+
+COMMAND = Path(sys.executable).with_name("vqtune")
+SHADOWS = ("torch", "numpy", "pandas", "yaml", "json", "random", "queue", "sitecustomize")
+EVIL = """
+from pathlib import Path
+
+Path(__file__).with_name("owned").touch()
+
+
+def build(*arguments, **more):
+    raise ValueError("was called")
+"""
 
 SECRETS = {
     "WANDB_API_KEY": "0123456789" * 3 + "wandbsecret",  # as long as a key has to be
@@ -45,7 +58,8 @@ SECRETS = {
 class Secretive:
     """A search with its report, and an export, in an environment full of secrets.
 
-    `folder` is all they could write into, Ray's logs and the home among it.
+    `folder` is all they could write into, Ray's logs and the home among it; modules are in it that
+    are called as the library's.
     """
 
     folder: Path
@@ -58,6 +72,8 @@ def secretive(own_environment: None) -> Iterator[Secretive]:
     # Paths of Ray's sockets may have a hundred characters, those of pytest's folders have more.
     with tempfile.TemporaryDirectory(prefix="vq-") as name:
         folder = Path(name)
+        for module in SHADOWS:
+            (folder / f"{module}.py").write_text(EVIL)
         (folder / "tiny.yaml").write_text(TINY.replace("trials: 5", "trials: 2"))
         places = {"HOME": "home", "RAY_TMPDIR": "ray", "VQTUNE_CACHE": "cache", "TMPDIR": "tmp"}
         for place in places.values():
@@ -71,7 +87,7 @@ def secretive(own_environment: None) -> Iterator[Secretive]:
         printed, heard = "", set()
         for command in commands:
             with subprocess.Popen(
-                [*VQTUNE, *command],
+                [COMMAND, *command],
                 cwd=folder,
                 env=environment,
                 stdout=subprocess.PIPE,
@@ -92,6 +108,10 @@ def test_a_search_of_ones_own_listens_on_loopback_alone(secretive: Secretive) ->
     assert {"gcs_server", "raylet"} <= names  # it was looked at
     assert any(name.startswith("ray::") for name in names)  # workers, too
     assert not {(name, str(ip)) for name, ip in secretive.heard if not ip.is_loopback}
+
+
+def test_the_current_folder_hides_no_library(secretive: Secretive) -> None:
+    assert not (secretive.folder / "owned").exists()
 
 
 def test_secrets_are_in_no_file_and_in_no_line(secretive: Secretive) -> None:
@@ -170,23 +190,13 @@ def test_yaml_makes_plain_values_alone(loader: type[yaml.SafeLoader], tmp_path: 
 
 # --- a run by another hand ------------------------------------------------------------------------
 
-EVIL = """
-from pathlib import Path
-
-Path(__file__).with_name("owned").touch()
-
-
-def build(*arguments, **more):
-    raise ValueError("was called")
-"""
-
 
 @pytest.fixture
 def foreign(finished: Searched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run that brings a module with it, and names it wherever a module can be named."""
     run = Path(shutil.copytree(finished.run, tmp_path / "foreign"))
     (run / "evil.py").write_text(EVIL)
-    for name in ("torch", "numpy", "yaml", "json", "sitecustomize"):  # what hides the library's
+    for name in SHADOWS:
         (run / f"{name}.py").write_text(EVIL)
     factory = {"kind": "factory", "factory": "evil:build"}
     for path in run.glob("trials/*/params.json"):
@@ -225,9 +235,7 @@ def test_what_reads_a_run_imports_nothing_from_it(foreign: Path, command: list[s
 
 
 def test_nor_does_a_process_that_is_started_in_it(foreign: Path) -> None:
-    done = subprocess.run(
-        [Path(VQTUNE[0]).with_name("vqtune"), "front", "."], capture_output=True, check=False
-    )
+    done = subprocess.run([COMMAND, "front", "."], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     assert not (foreign / "owned").exists()
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 @click.option("--draw", type=click.IntRange(min=1), help="Print this many configs drawn from it.")
 def spaces(space: str | None, draw: int | None) -> None:
     """List the spaces, show SPACE, or draw sample configs from it."""
+    from analysis.errors import printable  # noqa: PLC0415
     from vqtune.printed import make_console, print_rows  # noqa: PLC0415
     from vqtune.spaces import available, describe_space, load_space  # noqa: PLC0415
 
@@ -35,7 +36,7 @@ def spaces(space: str | None, draw: int | None) -> None:
     if draw is not None:
         click.echo("---\n".join(config.to_yaml() for config in loaded.draw(draw)), nl=False)
         return
-    click.echo(f"{loaded.name}: {loaded.description}")
+    click.echo(printable(f"{loaded.name}: {loaded.description}"))
     settings = ", ".join(f"{k} {v}" for k, v in loaded.search.model_dump().items())
     click.echo(f"search: {settings}")
     print_rows(("parameter", "values", "where"), describe_space(loaded), make_console())
