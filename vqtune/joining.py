@@ -63,6 +63,8 @@ def _resolved(address: str) -> str:
     """HOST:PORT where somebody listens."""
     if address == "auto":
         address = _found_here()
+    if "@" in address:  # not repeated, since there may be a password before it
+        raise InputError(f"no Ray cluster answers at an address with an '@'; {_ALLOWED}", FLAG)
     found = _HOST_PORT.fullmatch(address)
     if found is None or not 0 < int(found["port"]) < 65536:
         raise InputError(f"no Ray cluster answers at {address!r}: not host:port; {_ALLOWED}", FLAG)

@@ -130,6 +130,27 @@ def test_secrets_are_in_no_file_and_in_no_line(secretive: Secretive) -> None:
     assert not found
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--storage", "s3://key:hunter2@bucket/runs"],
+        ["--storage", "https://:hunter2@host/runs"],
+        ["--address", "ray://me:hunter2@host:10001"],
+        ["--address", "me:hunter2@host:6379"],
+    ],
+    ids=" ".join,
+)
+def test_a_password_in_an_address_is_refused_and_not_repeated(
+    flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.yaml").write_text(TINY)
+    result = call("search", "tiny.yaml", "--name", "a", *flags)
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    assert "hunter2" not in result.stderr
+    assert [path.name for path in tmp_path.rglob("*") if path.name != "runs"] == ["tiny.yaml"]
+
+
 # --- code -----------------------------------------------------------------------------------------
 
 PACKAGES: tuple[ModuleType, ...] = (vqtune, trainables, analysis, search_spaces)
