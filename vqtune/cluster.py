@@ -7,8 +7,9 @@ import math
 import os
 import signal
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from trainables.errors import InputError
@@ -88,7 +89,7 @@ def ray_cluster(address: str | None, factories: set[str] | None = None) -> Itera
     # A trial's traceback goes into its error.txt, not between the lines of the live table.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     if place is None:
-        with _loopback_only():
+        with _closed_to_others():
             # Without an address Ray would join whatever cluster somebody has started here.
             ray.init(
                 "local",
@@ -133,11 +134,12 @@ def _without_current_folder() -> Any:
 
 
 @contextmanager
-def _loopback_only() -> Iterator[None]:
+def _closed_to_others() -> Iterator[None]:
     """A cluster that is started in here listens on 127.0.0.1, not on every address of the machine.
 
-    Ray's own switch, on by default on macOS and Windows: the environment variable
-    RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER, which it reads when it is imported.
+    By Ray's own switch, on by default on macOS and Windows: the environment variable
+    RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER, which it reads when it is imported. And the token that Ray
+    makes for it is not for all users of the machine to read.
     """
     from ray._private import ray_constants  # noqa: PLC0415
 
@@ -147,6 +149,8 @@ def _loopback_only() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+        with suppress(OSError):  # none, or another user's
+            Path("~/.ray/auth_token").expanduser().chmod(0o600)
 
 
 def resources(

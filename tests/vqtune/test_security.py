@@ -74,10 +74,14 @@ def secretive(own_environment: None) -> Iterator[Secretive]:
         folder = Path(name)
         for module in SHADOWS:
             (folder / f"{module}.py").write_text(EVIL)
+        token = folder / "home" / ".ray" / "auth_token"  # as Ray leaves it
+        token.parent.mkdir(parents=True)
+        token.write_text("0" * 64)
+        token.chmod(0o644)
         (folder / "tiny.yaml").write_text(TINY.replace("trials: 5", "trials: 2"))
         places = {"HOME": "home", "RAY_TMPDIR": "ray", "VQTUNE_CACHE": "cache", "TMPDIR": "tmp"}
         for place in places.values():
-            (folder / place).mkdir()
+            (folder / place).mkdir(exist_ok=True)
         inherited = {k: v for k, v in os.environ.items() if k not in ("WANDB_SERVICE", "NETRC")}
         environment = inherited | {k: str(folder / v) for k, v in places.items()} | SECRETS
         commands = (
@@ -108,6 +112,10 @@ def test_a_search_of_ones_own_listens_on_loopback_alone(secretive: Secretive) ->
     assert {"gcs_server", "raylet"} <= names  # it was looked at
     assert any(name.startswith("ray::") for name in names)  # workers, too
     assert not {(name, str(ip)) for name, ip in secretive.heard if not ip.is_loopback}
+
+
+def test_rays_token_is_the_users_alone(secretive: Secretive) -> None:
+    assert (secretive.folder / "home/.ray/auth_token").stat().st_mode & 0o777 == 0o600
 
 
 def test_the_current_folder_hides_no_library(secretive: Secretive) -> None:
