@@ -169,7 +169,12 @@ class WandbTracker(Listener):
             mode=self.mode,
             reinit="create_new",
             settings=quiet_settings(
-                init_timeout=_INIT, finish_timeout=_FINISH, finish_timeout_raises=True
+                init_timeout=_INIT,
+                finish_timeout=_FINISH,
+                finish_timeout_raises=True,
+                # The same for all trials, and most of a run's cost: the summary run has them.
+                x_save_requirements=False,
+                disable_git=True,
             ),
         )
 
