@@ -226,7 +226,7 @@ def test_truncated_specs(place: Place, first: str, second: int) -> None:
     refused(RUN[first])
 
 
-@cases(RUN, 20, quick=8)
+@cases(RUN, 20, quick=16)
 def test_wrong_types_in_specs(place: Place, first: str, second: int) -> None:
     path = place.run / "spec.yaml"
     rng, values = rng_of(first, second), yaml.safe_load(path.read_text())
@@ -270,7 +270,7 @@ def test_records_that_are_none(place: Place, first: str, second: str) -> None:
         assert "Note: t0002/params.json: " in result.stdout
 
 
-@cases(READING, 20, quick=10)
+@cases(READING, 20, quick=20)
 def test_wrong_types_in_params(place: Place, first: str, second: int) -> None:
     path = place.trial / "params.json"
     rng, values = rng_of(first, second), json.loads(path.read_text())
@@ -280,7 +280,7 @@ def test_wrong_types_in_params(place: Place, first: str, second: int) -> None:
     read_and_told(READING[first])
 
 
-@cases(READING, 20, quick=10)
+@cases(READING, 20, quick=20)
 def test_wrong_types_in_reports(place: Place, first: str, second: int) -> None:
     path = place.trial / "result.json"
     rng, lines = rng_of(first, second), [*map(json.loads, path.read_text().splitlines())]
@@ -376,7 +376,7 @@ def test_a_report_does_without_damaged_checkpoints(place: Place, kind: str) -> N
     assert CHECKPOINT in (place.run / "report.html").read_text()
 
 
-@cases(40, 1)
+@cases(40, 1, quick=10)
 def test_wrong_types_in_checkpoints(place: Place, first: int, second: int) -> None:
     rng = rng_of(first, second)
     for path in place.run.glob(f"trials/*/{CHECKPOINT}"):
@@ -472,7 +472,7 @@ def test_journals_that_are_none(place: Place, first: str, second: str) -> None:
         refused(RUN[first])
 
 
-@cases(("resume", "warm start"), 30)
+@cases(("resume", "warm start"), 30, quick=10)
 def test_wrong_types_in_journals(place: Place, first: str, second: int) -> None:
     path = place.run / "optuna.journal"
     rng, lines = rng_of(first, second), [*map(json.loads, path.read_text().splitlines())]
@@ -483,14 +483,14 @@ def test_wrong_types_in_journals(place: Place, first: str, second: int) -> None:
     done_or_refused(RUN[first])
 
 
-@cases(("report", "export", "confirm"), {**NO_FILES, **NO_TEXTS}, quick=8)
+@cases(("report", "export", "confirm"), {**NO_FILES, **NO_TEXTS}, quick=16)
 def test_confirmations_that_are_none(place: Place, first: str, second: str) -> None:
     (place.run / "confirm").mkdir()
     {**NO_FILES, **NO_TEXTS}[second](place.run / "confirm" / "spec.yaml")
     done_or_refused(RUN[first])
 
 
-@cases(NO_TEXTS, 1, quick=8)
+@cases(NO_TEXTS, 1, quick=16)
 def test_addresses_that_are_none(place: Place, first: str, second: int) -> None:
     NO_TEXTS[first](place.run / "wandb.json")
     assert call(RUN["report"]).exit_code == 0
