@@ -1,11 +1,12 @@
 """What a trial costs above its own training steps, and what a step costs above a bare loop.
 
-    python -m benchmarks.overhead [--trials N] [--rounds N] [--steps N]
+    python -m benchmarks.overhead [--trials N] [--rounds N] [--steps N] [--tracked N]
 
 First a search of many trials of a few steps each: wall-clock from the first trial's start to the
 last one's end, times the trials that run side by side, less the seconds that the trials spent in
 their own steps and evaluations, by trial. Then the trainer's steps against a hand-written loop of
-the same arithmetic, in turn, on one thread.
+the same arithmetic, in turn, on one thread. Last what tracking adds to a trial, of which
+benchmarks/tracking_overhead.py tells.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from rich.table import Table
 from analysis.records import read_run
 from benchmarks.bare_loop import BareTrial
 from benchmarks.timing import interleaved, median_ratio
+from benchmarks.tracking_overhead import compare
 from trainables.config import TrialConfig
 from trainables.data import load_dataset
 from trainables.stack import Stack
@@ -54,7 +56,7 @@ def trial_overhead(trials: int, console: Console) -> None:
         quiet = Console(quiet=True)
         started = time.time()
         outcome = search(
-            Request(str(space), trials=trials, storage=Path(folder) / "runs", name="x"), quiet
+            Request(space=str(space), trials=trials, storage=Path(folder) / "runs", name="x"), quiet
         )
         ended = time.time()
         records = read_run(outcome.run.path)
@@ -124,10 +126,12 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--tracked", type=int, default=30)
     options = parser.parse_args()
     console = Console(width=100)
     trial_overhead(options.trials, console)
     step_overhead(options.rounds, options.steps, console)
+    compare(options.tracked, 3, console)
 
 
 if __name__ == "__main__":

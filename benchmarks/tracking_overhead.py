@@ -123,19 +123,14 @@ def seconds(kind: str, trials: int, warm: int) -> tuple[float, float]:
     return (ended - begun) / trials, (ended - sorted(last)[warm - 1]) / (trials - warm)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--trials", type=int, default=30)
-    parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
+def compare(trials: int, rounds: int, console: Console) -> None:
     os.environ["WANDB_MODE"] = "offline"
-    console = Console(width=100)
     slots = len(os.sched_getaffinity(0))  # one trial a CPU
     whole: dict[str, list[float]] = {kind: [] for kind in KINDS}
     steady: dict[str, list[float]] = {kind: [] for kind in KINDS}
-    for _ in range(options.rounds):
+    for _ in range(rounds):
         for kind in KINDS:
-            each, after = seconds(kind, options.trials, 2 * slots)
+            each, after = seconds(kind, trials, 2 * slots)
             whole[kind].append(each)
             steady[kind].append(after)
             console.print(f"{kind}: {after:.3f} s a trial, {each:.3f} in all", style="dim")
@@ -146,8 +141,16 @@ def main() -> None:
             median = statistics.median(found[kind])
             cells += [f"{median:.3f}", f"{median - statistics.median(found['no tracking']):+.3f}"]
         table.add_row(kind, *cells)
-    console.print(f"{options.trials} trials of 4 reports, {slots} CPUs, {options.rounds} rounds")
+    console.print(f"{trials} trials of 4 reports, {slots} CPUs, {rounds} rounds, medians")
     console.print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trials", type=int, default=30)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    compare(options.trials, options.rounds, Console(width=100))
 
 
 if __name__ == "__main__":
