@@ -24,6 +24,7 @@ class StorageError(OSError):
 
 def patiently(
     work: Callable[[], Result],
+    where: object,
     waiting: Callable[[OSError], None] | None = None,
     patience: float | None = None,
 ) -> Result:
@@ -31,6 +32,7 @@ def patiently(
 
     Args:
         work: may be done twice, also where the first time it came halfway.
+        where: what an error names that names no file itself.
         waiting: told once, with the first error, where there is something to wait for.
         patience: seconds; PATIENCE where none are given.
 
@@ -47,6 +49,7 @@ def patiently(
                 if waiting is not None and error.errno not in FULL:
                     waiting(error)
             if error.errno in FULL or time.monotonic() > end:
-                raise StorageError(error.errno, error.strerror, error.filename) from None
+                place = error.filename or str(where)
+                raise StorageError(error.errno, error.strerror, place) from None
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)

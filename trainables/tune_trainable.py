@@ -67,7 +67,7 @@ class VQTrial(tune.Trainable):  # type: ignore[misc]
         # After a resume the last report goes out again, since it may never have arrived.
         if not self._unsent:
             self.trainer.advance()
-            patiently(lambda: self.kept.save(self.trainer))
+            patiently(lambda: self.kept.save(self.trainer), self.kept.last)
             self._send()
         self._unsent = False
         report = {**self.trainer.report, "done": self.trainer.done}
@@ -106,13 +106,13 @@ class VQTrial(tune.Trainable):  # type: ignore[misc]
         self.trainer = Trainer(trial, load_dataset(trial.data), device, config["gpus"])
         folder = Path(config["folder"])
         if remote := config.get("remote"):
-            self._sender = patiently(lambda: Sender(remote))
+            self._sender = patiently(lambda: Sender(remote), remote)
             folder = self._sender.folder
         else:
             # Not its parents: a run's folder that is away is waited for, and not to be made anew.
-            patiently(lambda: folder.mkdir(exist_ok=True))
+            patiently(lambda: folder.mkdir(exist_ok=True), folder)
         self.kept = Kept(folder, config.get("objectives", _OBJECTIVES))
-        self._note = patiently(lambda: self.kept.load(self.trainer))
+        self._note = patiently(lambda: self.kept.load(self.trainer), folder)
         self._unsent = bool(self.trainer.report)
         self._snapshots = config.get("snapshots", False)
 

@@ -41,11 +41,12 @@ class _Journal(JournalFileBackend):
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Write entries, all or none."""
-        patiently(lambda: self._append(logs))
+        patiently(lambda: self._append(logs), self._file_path)
 
     def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
         """Give the entries from this one on."""
-        yield from patiently(lambda: list(super(_Journal, self).read_logs(log_number_from)))
+        read = super().read_logs
+        yield from patiently(lambda: list(read(log_number_from)), self._file_path)
 
     def _append(self, logs: list[dict[str, Any]]) -> None:
         if self._torn:

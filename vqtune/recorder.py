@@ -115,7 +115,7 @@ class Recorder(Callback):  # type: ignore[misc]
         return self.run.trial(trial_id) / "result.json"
 
     def _do(self, work: Callable[[], Any]) -> Any:
-        return patiently(work, self._away)
+        return patiently(work, self.run.path, self._away)
 
     def _away(self, error: OSError) -> None:
         where = error.filename or self.run.path

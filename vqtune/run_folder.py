@@ -147,11 +147,15 @@ def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
     part = path.with_name(path.name + ".part")
     part.unlink(missing_ok=True)  # of a crash, or a link to somewhere else
-    with part.open("x", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    try:
+        with part.open("x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)  # such as the part that a full disk took
+        raise
 
 
 def write_yaml(path: Path, values: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ import datetime
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,8 +72,9 @@ def opened(request: RunRequest, stem: str, other: str = "another search") -> Ite
             yield run
         except BaseException:
             # Nothing was computed: a run that cannot start leaves no folder behind.
-            if not any(run.trials.iterdir()):
-                shutil.rmtree(run.path)
+            with suppress(OSError):
+                if not any(run.trials.iterdir()):
+                    shutil.rmtree(run.path)
             raise
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -42,7 +43,7 @@ def failing(times: float, number: int) -> Callable[[], int]:
 @pytest.mark.parametrize("number", [errno.ENOENT, errno.EIO, errno.ESTALE, errno.EROFS])
 def test_a_storage_that_comes_back_is_waited_for(number: int, clock: SimpleNamespace) -> None:
     told: list[OSError] = []
-    assert patiently(failing(20, number), told.append) == 21
+    assert patiently(failing(20, number), "a/folder", told.append) == 21
     assert [error.errno for error in told] == [number]
     assert clock.pauses == sorted(clock.pauses)
     assert clock.pauses[0] == 0.1
@@ -51,7 +52,7 @@ def test_a_storage_that_comes_back_is_waited_for(number: int, clock: SimpleNames
 
 def test_the_wait_ends(clock: SimpleNamespace) -> None:
     with pytest.raises(StorageError) as caught:
-        patiently(failing(float("inf"), errno.EIO))
+        patiently(failing(float("inf"), errno.EIO), "a/folder")
     assert PATIENCE <= clock.now <= PATIENCE + 5
     assert (caught.value.errno, caught.value.filename) == (errno.EIO, "a/file")
 
@@ -60,12 +61,21 @@ def test_the_wait_ends(clock: SimpleNamespace) -> None:
 def test_a_full_disk_is_not_waited_for(number: int, clock: SimpleNamespace) -> None:
     told: list[OSError] = []
     with pytest.raises(StorageError):
-        patiently(failing(1, number), told.append)
+        patiently(failing(1, number), "a/folder", told.append)
     assert (clock.pauses, told) == ([], [])
 
 
+def test_an_error_without_a_name_is_given_one() -> None:
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")  # as a write of a file does
+
+    with pytest.raises(StorageError) as caught:
+        patiently(full, Path("a/folder"))
+    assert caught.value.filename == "a/folder"
+
+
 def test_nothing_is_told_where_nothing_fails(clock: SimpleNamespace) -> None:
-    assert patiently(failing(0, 0)) == 1
+    assert patiently(failing(0, 0), "a/folder") == 1
     assert clock.pauses == []
 
 
@@ -74,5 +84,5 @@ def test_other_errors_are_not_the_storages(clock: SimpleNamespace) -> None:
         raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):
-        patiently(work)
+        patiently(work, "a/folder")
     assert clock.pauses == []
