@@ -133,7 +133,8 @@ class Listener(Callback):  # type: ignore[misc]
                     found = read_trial(folder, objectives)
                 except RunError:
                     continue  # no trial, or one that has not begun
-                self.attempt(partial(self._tell, found))
+                if found.trial_id == folder.name:
+                    self.attempt(partial(self._tell, found))
 
     def _tell(self, trial: Trial) -> None:
         before = [report for report in trial.reports if report.timestamp < self._begun]

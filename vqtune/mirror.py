@@ -21,7 +21,7 @@ _PERIOD = 10.0  # seconds between two looks for what has changed
 _LAST = 120.0  # seconds that the last upload may take in all
 _PAUSE = 2.0
 # These only ever grow, so of two copies the longer is the later.
-_GROWING = ("optuna.journal", "result.json")
+_GROWING = ("optuna.journal", "result.json", "wandb.jsonl")
 
 
 class Mirror:

@@ -50,7 +50,6 @@ class Told:
         if (trial_id, what) in self._known:
             return False
         self._known.add((trial_id, what))
-        self.path.parent.mkdir(exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             file.write("\n" * _is_cut(self.path) + json.dumps([self.where, trial_id, what]) + "\n")
         return True

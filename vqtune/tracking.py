@@ -31,6 +31,8 @@ _INIT, _FINISH = 20.0, 20.0
 _FINISHING = 8
 # W&B's limit for a tag.
 _TAG = 64
+# In the run's folder; not in W&B's, whose links may lead out of it.
+TOLD = "wandb.jsonl"
 # What a shell's Ctrl-C leaves, which W&B shows as killed.
 _INTERRUPTED = 255
 # The module of an exception.
@@ -60,7 +62,7 @@ class WandbTracker(Listener):
         self._held: dict[str, list[Callable[[], None]]] = {}  # told when all else is
         self._last: dict[str, Mapping[str, Any]] = {}
         self._urls = read_urls(run.path)
-        self._told = Told(run.path / "wandb" / "told.jsonl", project)
+        self._told = Told(run.path / TOLD, project)
         self._finishing = ThreadPoolExecutor(_FINISHING, "wandb-finish")
         self._finished: list[Future[None]] = []
         super().__init__(run, warn)

@@ -254,7 +254,7 @@ def test_the_last_session_finishes_the_search(survivor: Survivor) -> None:
     assert len(third.optuna) == TRIALS - 1
     assert set(read_run(survivor.run).trials["state"]) <= {"complete", "stopped"}
     kept = {path.name for path in survivor.run.iterdir() if path.name != ".lock"}
-    assert kept == {"spec.yaml", "optuna.journal", "trials", "report", "report.html"}
+    assert kept == {"spec.yaml", "optuna.journal", "trials", "tensorboard", "report", "report.html"}
 
 
 def test_no_finished_trial_runs_twice(survivor: Survivor) -> None:

@@ -11,7 +11,7 @@ from vqtune.told import Told
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return tmp_path / "wandb" / "told.jsonl"
+    return tmp_path / "told.jsonl"
 
 
 def test_nothing_is_new_twice_also_in_the_next_session(path: Path) -> None:
@@ -55,6 +55,5 @@ def test_a_line_that_was_cut_short_costs_no_other(path: Path, cut: int) -> None:
 
 @pytest.mark.parametrize("text", ["\x00\xff", "[]", "{}", '["vq"]', '["vq", 1, 2]', "[[], {}, []]"])
 def test_what_is_no_line_of_it_is_passed_over(path: Path, text: str) -> None:
-    path.parent.mkdir()
     path.write_text(text + "\n")
     assert Told(path, "vq").is_new("t0001", 10)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import soundfile
@@ -122,4 +120,3 @@ def test_runs_of_two_searches_of_one_name_do_not_meet(runs: dict[str, WandbRun])
 def test_the_folder_is_one_that_wandb_knows(mixed: Mixed) -> None:
     names = {path.name for path in (mixed.run / "wandb").iterdir() if path.is_dir()}
     assert all(name.startswith(("offline-run-", "latest-run")) for name in names)
-    assert Path(mixed.run / "wandb" / "told.jsonl").is_file()

@@ -246,7 +246,7 @@ def test_thirty_trials_are_thirty_folders_that_wandb_reads(
 def test_a_search_that_was_killed_is_whole_in_wandb(tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(TINY.replace("samples: 320", "samples: 6400"))
     asked = ["search", "tiny.yaml", "--name", "demo", "--trials", "12", "--wandb", "vq"]
-    told = tmp_path / "runs" / "demo" / "wandb" / "told.jsonl"
+    told = tmp_path / "runs" / "demo" / "wandb.jsonl"
     with subprocess.Popen(
         [*VQTUNE, *asked],
         cwd=tmp_path,
