@@ -285,7 +285,7 @@ def test_the_printed_table_has_a_row_a_variant_and_ends_with_the_headlines(
 
 def test_nothing_else_is_left_in_the_run(ablated: Ablated) -> None:
     kept = {path.name for path in ablated.run.iterdir() if path.name != ".lock"}
-    assert kept == {"spec.yaml", "trials", "ablation.csv"}
+    assert kept == {"spec.yaml", "trials", "tensorboard", "ablation.csv"}
 
 
 def test_a_finished_ablation_says_so_and_shows_its_table_again(ablated: Ablated) -> None:

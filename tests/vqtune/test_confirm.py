@@ -108,7 +108,7 @@ def test_the_search_is_left_as_it_was(done: Confirmed, finished: Searched) -> No
     kept = {k: v for k, v in digest(done.run).items() if not k.startswith("confirm/")}
     assert kept == digest(finished.run)
     left = {path.name for path in (done.run / "confirm").iterdir() if path.name != ".lock"}
-    assert left == {"spec.yaml", "trials", "confirmed.csv"}
+    assert left == {"spec.yaml", "trials", "tensorboard", "confirmed.csv"}
 
 
 def test_the_table_is_written_and_printed(done: Confirmed) -> None:

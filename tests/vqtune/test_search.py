@@ -126,7 +126,8 @@ def test_a_trial_that_cannot_be_built_says_why(mixed: Mixed) -> None:
 
 def test_nothing_of_tune_is_left(mixed: Mixed) -> None:
     kept = {path.name for path in mixed.run.iterdir() if path.name != ".lock"}
-    assert kept == {"spec.yaml", "optuna.journal", "trials", "wandb"}
+    wandb = {"wandb", "wandb.jsonl"}
+    assert kept == {"spec.yaml", "optuna.journal", "trials", "tensorboard"} | wandb
 
 
 def test_the_spec_says_what_was_asked_for(mixed: Mixed) -> None:
