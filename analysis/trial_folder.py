@@ -148,8 +148,11 @@ def _read_params(path: Path) -> tuple[str, str, dict[str, Any], float]:
 
 
 def _integer(digits: str) -> int | float:
-    """An integer that a table can hold, or a float."""
-    return int(digits) if len(digits) < 19 else float(digits)
+    """An integer that a table can hold, or a float; ValueError beyond all floats."""
+    value = int(digits) if len(digits) < 19 else float(digits)
+    if not math.isfinite(value):
+        raise ValueError("an integer beyond all floats")
+    return value
 
 
 _loads = json.JSONDecoder(parse_int=_integer).decode

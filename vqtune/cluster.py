@@ -100,9 +100,7 @@ def ray_cluster(address: str | None, factories: set[str] | None = None) -> Itera
             )
     else:
         try:
-            ray.init(
-                address=place, runtime_env=workers, job_config=_without_current_folder(), **quiet
-            )
+            ray.init(address=place, runtime_env=workers, **quiet)
         except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
             told = [*str(error).strip().splitlines(), type(error).__name__][0]
             raise InputError(f"the cluster at {place} cannot be joined: {told}", FLAG) from None
@@ -120,7 +118,8 @@ def _without_current_folder() -> Any:
     """What keeps Ray from putting the current folder before the library in its workers' path.
 
     A user's `queue.py` would shadow Python's, and a foreign run's that is looked at from inside
-    would be executed. A factory's module is found there all the same, see `trainables.factory`.
+    would be executed. A factory's module is found there all the same, see `trainables.factory`;
+    not so on a cluster that is joined, whose workers stand elsewhere, and which is trusted.
     """
     from ray.job_config import JobConfig  # noqa: PLC0415
 
