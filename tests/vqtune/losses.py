@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,7 +19,8 @@ import os, sys
 from ray._private.node import Node
 from ray._private.parameter import RayParams
 where, cpus, address = sys.argv[1], float(sys.argv[2]), sys.argv[3]
-given = {"gcs_address": where, "node_ip_address": address} if where else {}
+given = {"gcs_address": where} if where else {}
+given |= {"node_ip_address": address} if address else {}
 ports = {"min_worker_port": 0, "max_worker_port": 0, "dashboard_agent_listen_port": 0}
 params = RayParams(
     num_cpus=cpus, num_gpus=0, include_dashboard=False, object_store_memory=100 * 2**20,
@@ -28,11 +30,11 @@ node = Node(params, head=not where, shutdown_at_exit=True, spawn_reaper=True)
 print(node.gcs_address, flush=True)
 sys.stdin.read()
 """
-# Nodes that are lost are noticed within two seconds or so, instead of a quarter of a minute.
+# Nodes that are lost are noticed within seconds, instead of a quarter of a minute.
 SOON = {
     "RAY_health_check_initial_delay_ms": "0",
-    "RAY_health_check_period_ms": "500",
-    "RAY_health_check_failure_threshold": "3",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_failure_threshold": "5",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 
@@ -40,10 +42,15 @@ SOON = {
 class Node:
     """One node, in a process of its own with all that it starts."""
 
-    def __init__(self, cpus: float, address: str = "", where: str = "") -> None:
-        """Start it, in the cluster at `where` or as the head of a new one."""
+    def __init__(
+        self, cpus: float, address: str = "", where: str = "", prefix: Sequence[str] = ()
+    ) -> None:
+        """Start it, in the cluster at `where` or as the head of a new one.
+
+        `prefix` is what its command begins with.
+        """
         self.process = subprocess.Popen(
-            [sys.executable, "-c", NODE, where, str(cpus), address],
+            [*prefix, sys.executable, "-c", NODE, where, str(cpus), address],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

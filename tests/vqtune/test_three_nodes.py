@@ -107,6 +107,7 @@ def test_whatever_is_lost_the_search_is_the_same(nodes: Nodes, tmp_path: Path, s
     deeds = [lambda: kill_a_trial(nodes, chance)] * 3 + [lambda: kill_a_node(nodes, chance)]
     chance.shuffle(deeds)
     deeds.insert(chance.randrange(5), nodes.add)
+    check(quiet, quiet.records.configs)
     losses = Losses(tmp_path / "runs" / "disturbed", dict(zip(moments, deeds, strict=True)))
     losses.start()
     disturbed = run_search(tmp_path / "space.yaml", nodes.address, name="disturbed", **asked)
@@ -139,6 +140,7 @@ def test_a_node_that_is_killed_takes_no_trial_with_it(nodes: Nodes, tmp_path: Pa
 
 def check(searched: Searched, configs: Iterable[str]) -> None:
     """Every trial is complete, and each of its reports is there once."""
+    assert searched.outcome.finished, searched.printed
     names = ["baseline", *(f"t{n:04d}" for n in range(1, len(list(configs))))]
     assert searched.states() == dict.fromkeys(names, "complete")
     assert optuna_states(searched.run) == ["COMPLETE"] * (len(names) - 1)
