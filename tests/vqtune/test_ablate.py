@@ -327,6 +327,7 @@ def build(example_shape, dim):
 """
 
 
+@pytest.mark.long
 def test_seeds_that_diverge_are_counted_and_named(cluster: str, tmp_path: Path) -> None:
     """The user's decoder overflows, unless the learning rate is taken away."""
     (tmp_path / "models.py").write_text(MODELS)
@@ -381,6 +382,7 @@ def stopped(arguments: list[str], folder: Path, run: Path, sent: int) -> Finishe
     return Finished(process.returncode, out, err)
 
 
+@pytest.mark.long
 def test_an_interrupted_ablation_ends_with_the_same_table(cluster: str, tmp_path: Path) -> None:
     """Ctrl-C, kill -9, and to the end; against the same in one go."""
     write(tmp_path, **LONG)

@@ -195,6 +195,7 @@ def test_nodes_that_join_are_used_and_one_that_leaves_is_survived(
         assert [report["samples"] for report in done.reports(trial)] == [80, 160, 240, 320]
 
 
+@pytest.mark.long
 def test_a_trial_takes_what_its_config_asks_for(
     bare: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

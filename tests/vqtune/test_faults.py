@@ -151,6 +151,7 @@ def test_a_disk_that_is_full_ends_the_search_until_there_is_room(
 # --- a storage that is away -----------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_storage_that_is_away_is_waited_for(cluster: str, tmp_path: Path) -> None:
     (tmp_path / "space.yaml").write_text(SPACE)
     storage, elsewhere = tmp_path / "runs", tmp_path / "elsewhere"

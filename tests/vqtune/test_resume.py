@@ -51,6 +51,7 @@ from vqtune.scheduler import make_scheduler
 from vqtune.search import Request, search
 from vqtune.searcher import VQSearch
 from vqtune.session import share
+from vqtune.shares import Shares
 from vqtune.spaces import SearchSettings, Space, load_space
 
 # A trial takes a second or two, and is stopped halfway at the earliest.
@@ -365,7 +366,7 @@ def test_a_changed_space_is_refused_with_the_difference(finished: Searched, tmp_
 def test_a_trial_takes_what_it_took_before(finished: Searched) -> None:
     """With another number of threads its numbers would change."""
     with pytest.raises(InputError) as caught:
-        share(Request("tiny", cpus_per_trial=2), RunFolder(finished.run))
+        share(Request("tiny", cpus_per_trial=2), RunFolder(finished.run), Shares())
     assert str(caught.value) == (
         "--cpus-per-trial: found 2; the run was started with 1, allowed: the same"
     )

@@ -132,7 +132,7 @@ def test_a_node_that_is_killed_takes_no_trial_with_it(nodes: Nodes, tmp_path: Pa
     )
     assert losses.done == [13]
     check(few, few.records.configs)
-    assert "its node was lost" in few.printed
+    assert "goes on from its last report" in few.printed
     for name, config in few.records.configs.items():
         trainer = Trainer(TrialConfig.from_dict(config))
         assert numbers(few, name) == [kept(trainer.advance()) for _ in range(REPORTS)]

@@ -252,6 +252,7 @@ def test_a_server_that_works_gets_everything(tmp_path: Path) -> None:
     assert sorted(read_urls(tmp_path / "demo")) == NAMES
 
 
+@pytest.mark.long
 def test_a_server_that_never_answers_is_waited_for_once(tmp_path: Path) -> None:
     with silent_server() as environment:
         ended = python(SEARCH + REST, cwd=tmp_path, **environment)
