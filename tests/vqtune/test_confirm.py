@@ -223,6 +223,7 @@ def test_an_interrupted_confirmation_goes_on(
         assert after[trial][-1]["recon_loss"] == reports[-1]["recon_loss"]
 
 
+@pytest.mark.long
 def test_a_finalist_that_diverges_counts_and_is_named(
     cluster: str, mixed: Mixed, tmp_path: Path
 ) -> None:

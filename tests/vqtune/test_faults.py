@@ -265,6 +265,7 @@ parameters:
 """
 
 
+@pytest.mark.long
 def test_too_little_gpu_memory_fails_the_trial_at_once_and_never_the_search(
     cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

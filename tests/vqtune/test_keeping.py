@@ -136,6 +136,7 @@ def dominated(searched: Searched) -> set[str]:
     }
 
 
+@pytest.mark.long
 def test_a_search_leaves_the_checkpoints_that_somebody_may_look_at(
     cluster: str, folder: Path
 ) -> None:

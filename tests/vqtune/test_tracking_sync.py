@@ -179,6 +179,7 @@ def sessions(finished: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "demo"
 
 
+@pytest.mark.long
 def test_a_resumed_search_goes_on_with_its_runs(sessions: Path) -> None:
     """Nothing is logged twice, nothing that was recorded is missing, and steps go on."""
     with wandb_server() as server:
@@ -197,6 +198,7 @@ def test_a_resumed_search_goes_on_with_its_runs(sessions: Path) -> None:
     )
 
 
+@pytest.mark.long
 def test_a_session_that_has_nothing_to_add_writes_nothing(sessions: Path, tmp_path: Path) -> None:
     shutil.copytree(sessions.parent, tmp_path / "again")
     ended = python(SESSION + "tracker.close()", cwd=tmp_path / "again")
@@ -208,6 +210,7 @@ def test_a_session_that_has_nothing_to_add_writes_nothing(sessions: Path, tmp_pa
     assert before == after
 
 
+@pytest.mark.long
 def test_another_project_gets_everything(sessions: Path, tmp_path: Path) -> None:
     shutil.copytree(sessions.parent, tmp_path / "again")
     shutil.rmtree(tmp_path / "again" / "demo" / "wandb" / "latest-run", ignore_errors=True)
