@@ -45,6 +45,7 @@ def train_left(
     from vqtune.resume import ended_trials  # noqa: PLC0415
     from vqtune.tuning import run_trials  # noqa: PLC0415
 
+    ended = ended_trials(read_run(run.path))
     proposed = [
         TuneConfig(
             trial_id=trial.trial_id,
@@ -54,10 +55,10 @@ def train_left(
             threads=taken.threads,
             gpus=taken.gpus,
         )
-        for trial in left(trials, run)
+        for trial in trials
+        if trial.trial_id not in ended
     ]
     baseline = next((trial.trial_id for trial in trials if trial.role == "baseline"), "")
     samples = trials[0].config.training.samples
     table = LiveTable(console, name, len(trials), samples, baseline)
-    past = list(ended_trials(read_run(run.path)).values())
-    run_trials(run, taken, table, FixedList(proposed), past)
+    run_trials(run, taken, table, FixedList(proposed), list(ended.values()))
