@@ -146,12 +146,10 @@ def fetch_records(uri: str, folder: Path) -> None:
 
 def fetch_run(uri: str, folder: Path) -> None:
     """Fetch all of a run; raises InputError where there is none."""
-    fetch_records(uri, folder)
     with _as_input(uri):
         remote = Remote(uri)
-        if not (folder / "spec.yaml").exists():
-            _fetch(remote, folder, lambda name: name == "spec.yaml")
-        if not (folder / "spec.yaml").exists():
+        there = remote.sizes()
+        if "spec.yaml" not in there and not (folder / "spec.yaml").exists():
             raise InputError("there is no run; allowed: a URI of one, as STORAGE/NAME", uri)
         _fetch(remote, folder, lambda name: _belongs(name) or name.endswith(".safetensors"))
 
