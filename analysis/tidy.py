@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import pandas as pd
 from analysis.errors import RunError
 from analysis.flatten import parameters
 from analysis.records import Records
+from analysis.whole_file import whole
 
 SUFFIXES = (".parquet", ".csv")
 # Of a trial, on each of its rows.
@@ -68,17 +68,14 @@ def write_tidy(frame: pd.DataFrame, path: Path) -> None:
     cannot be written to.
     """
     check_out(path)
-    part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".parquet":
-            frame.to_parquet(part, index=False)
-        else:
-            frame.to_csv(part, index=False, lineterminator="\n")
-        part.replace(path)
+        with whole(path) as part:
+            if path.suffix == ".parquet":
+                frame.to_parquet(part, index=False)
+            else:
+                frame.to_csv(part, index=False, lineterminator="\n")
     except OSError as error:
-        with suppress(OSError):
-            part.unlink()
         raise RunError(f"{path}: cannot be written: {error.strerror or error}") from None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from analysis.run_entries import check_entries
+from analysis.whole_file import whole
 from trainables.errors import InputError
 from trainables.yaml_file import read_mapping, yaml_text
 
@@ -38,7 +38,6 @@ class RunFolder:
         self.journal = path / "optuna.journal"
         self.report = path / "report.html"
         self.trials = path / "trials"
-        self.tune = path / ".tune"
 
     @contextmanager
     def locked(self, other: str = "another search") -> Iterator[None]:
@@ -145,17 +144,8 @@ def out_folder(path: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.unlink(missing_ok=True)  # of a crash, or a link to somewhere else
-    try:
-        with part.open("x", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)  # such as the part that a full disk took
-        raise
+    with whole(path) as part, part.open("x", encoding="utf-8") as file:
+        file.write(text)
 
 
 def write_yaml(path: Path, values: dict[str, Any]) -> None:
