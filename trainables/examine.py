@@ -24,6 +24,7 @@ from trainables.denormals import flushed_denormals
 from trainables.errors import InputError
 from trainables.evaluation import Evaluator
 from trainables.metrics import codebook_metrics
+from trainables.shown import rebuilt
 from trainables.stack import Stack, default_device
 from trainables.trainer import CHECKPOINT
 
@@ -142,21 +143,15 @@ def _examine(trained: Trained, examples: Sequence[NDArray[np.int64]], latents: i
     everything = np.ones(len(codes), dtype=bool)
     usable = everything if look.usable is None else look.usable[0].cpu().numpy()
 
-    inputs, [outputs] = evaluator.reconstruct(np.concatenate(examples))
-    cuts = np.cumsum([len(run) for run in examples])[:-1]
-    mean, std = trained.dataset.mean, trained.dataset.std
-    joined = [
-        tuple(_joined(run) * np.float32(std) + np.float32(mean) for run in np.split(side, cuts))
-        for side in (inputs, outputs)
-    ]
+    inputs, outputs = rebuilt(evaluator, trained.dataset, examples)
     return Examination(
         histograms=tuple(counts),
         perplexity=perplexity,
         latents=_spread(z_e, latents).astype(np.float32),
         codes=codes[usable].astype(np.float32),
         code_use=counts[0][usable],
-        inputs=joined[0],
-        outputs=joined[1],
+        inputs=inputs,
+        outputs=outputs,
     )
 
 
@@ -179,8 +174,3 @@ def _spread(rows: NDArray[Any], count: int) -> NDArray[Any]:
     """At most `count` rows, evenly spaced."""
     places = np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int)
     return np.asarray(rows[places])
-
-
-def _joined(clips: NDArray[Any]) -> Floats:
-    """Clips [n, C, T] that follow one another as one [C, n * T]; a single item as it is."""
-    return np.asarray(np.concatenate(clips, axis=-1), np.float32)

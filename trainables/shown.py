@@ -5,6 +5,7 @@ The report draws and plays them for the best trials, W&B for every one while it 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -14,11 +15,17 @@ from numpy.typing import NDArray
 
 from trainables.data import Dataset
 from trainables.data.audio import resample
+from trainables.data.examples import Integers, shown_examples
 from trainables.data.griffin_lim import wav_bytes, waveform_of
 from trainables.data.logmel import MelPlan
+from trainables.evaluation import Evaluator
 
 Kind = Literal["spectrogram", "image", "series"]
 Floats = NDArray[np.floating[Any]]
+Singles = NDArray[np.float32]
+
+EXAMPLES = 3
+SECONDS = 2.0  # of sound in an example, where a recording has them
 
 _HIGHEST_RATE = 16_000
 # Sounds that are remembered: of a few examples and of what became of them.
@@ -59,6 +66,31 @@ def listening(dataset: Dataset) -> Listening | None:
         return None
     plan = MelPlan(**values)
     return Listening(plan, min(plan.sample_rate, _HIGHEST_RATE))
+
+
+def chosen(dataset: Dataset) -> list[Integers]:
+    """The held-out examples that are shown, see `shown_examples`; of sound long enough to hear."""
+    heard = listening(dataset)
+    frames = round(SECONDS * heard.frames_per_second) if heard is not None else 1
+    return shown_examples(dataset, EXAMPLES, frames)
+
+
+def rebuilt(
+    evaluator: Evaluator, dataset: Dataset, examples: Sequence[Integers]
+) -> tuple[tuple[Singles, ...], tuple[Singles, ...]]:
+    """Examples and what the first lane makes of them, as the data were before normalisation.
+
+    Each is [C, T] or [C, H, W]; clips that follow one another are one.
+    """
+    inputs, [outputs] = evaluator.reconstruct(np.concatenate(examples))
+    cuts = np.cumsum([len(run) for run in examples])[:-1]
+    mean, std = np.float32(dataset.mean), np.float32(dataset.std)
+
+    def joined(side: Floats) -> tuple[Singles, ...]:
+        runs = (np.concatenate(run, axis=-1) for run in np.split(side, cuts))
+        return tuple(np.asarray(run, np.float32) * std + mean for run in runs)
+
+    return joined(inputs), joined(outputs)
 
 
 def kind_of(dataset: Dataset) -> Kind:

@@ -13,13 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.data import Dataset
-from trainables.data.examples import Integers, shown_examples
+from trainables.data.examples import Integers
 from trainables.denormals import flushed_denormals
-from trainables.shown import Floats, Kind, kind_of, listening, picture
+from trainables.shown import Floats, Kind, chosen, kind_of, listening, picture, rebuilt
 from trainables.trainer import Trainer
-
-EXAMPLES = 3
-SECONDS = 2.0  # of the sound, where a recording has them
 
 # Rows and columns of a picture.
 _PICTURE = (96, 224)
@@ -60,11 +57,7 @@ def snapshot(trainer: Trainer, sound: bool) -> Snapshot:
     kind = kind_of(trainer.dataset)
     if trainer.report["diverged"]:
         return Snapshot(counts, kind)
-    examples = _examples(trainer.dataset)
-    cuts = np.cumsum([len(run) for run in examples])[:-1]
-    inputs, [outputs] = trainer.evaluator.reconstruct(np.concatenate(examples))
-    before = [_joined(run, trainer.dataset) for run in np.split(inputs, cuts)]
-    after = [_joined(run, trainer.dataset) for run in np.split(outputs, cuts)]
+    before, after = rebuilt(trainer.evaluator, trainer.dataset, _examples(trainer.dataset))
     heard = listening(trainer.dataset) if sound else None
     pairs = [_scaled(x, y) for x, y in zip(before, after, strict=True)]
     return Snapshot(
@@ -78,15 +71,8 @@ def snapshot(trainer: Trainer, sound: bool) -> Snapshot:
 
 @lru_cache(maxsize=1)
 def _examples(dataset: Dataset) -> list[Integers]:
-    heard = listening(dataset)
-    frames = round(SECONDS * heard.frames_per_second) if heard is not None else 1
-    return shown_examples(dataset, EXAMPLES, frames)
-
-
-def _joined(clips: Floats, dataset: Dataset) -> NDArray[np.float32]:
-    """Clips [n, C, T] that follow one another as one [C, n * T], as before normalisation."""
-    whole = np.concatenate(clips, axis=-1)
-    return np.asarray(whole * np.float32(dataset.std) + np.float32(dataset.mean), np.float32)
+    """Chosen once for all reports of all trials."""
+    return chosen(dataset)
 
 
 def _scaled(x: Floats, y: Floats) -> tuple[Bytes, Bytes]:

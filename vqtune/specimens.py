@@ -15,13 +15,9 @@ import torch
 from analysis.flatten import row_dicts
 from analysis.records import Records
 from analysis.specimen import Specimen, Specimens
-from trainables.data.examples import shown_examples
 from trainables.errors import InputError
 from trainables.examine import Examination, Trained, examine, restore
-from trainables.shown import Floats, Kind, Listening, kind_of, listening, picture
-
-EXAMPLES = 3
-SECONDS = 2.0  # of sound in an example, where a recording has them
+from trainables.shown import Floats, Kind, Listening, chosen, kind_of, listening, picture
 
 # What an example may have, so that the page stays small: the sound is cut, the picture shrunk.
 _LONGEST_SECONDS = 3.0
@@ -59,8 +55,7 @@ def _specimen(
     try:
         trained = restore(folder, own_code=own_code)
         heard = listening(trained.dataset)
-        frames = round(SECONDS * heard.frames_per_second) if heard else 1
-        found = examine(trained, shown_examples(trained.dataset, EXAMPLES, frames))
+        found = examine(trained, chosen(trained.dataset))
         return _drawn(nothing, trained, found, heard), kind_of(trained.dataset)
     except InputError as error:
         return replace(nothing, note=str(error)), None
