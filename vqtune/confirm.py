@@ -18,6 +18,7 @@ from analysis.ranking import ranking
 from analysis.records import Records, find_run, read_run
 from trainables.config import TrialConfig
 from trainables.errors import InputError
+from vqtune.notes import note
 from vqtune.planned import PlannedTrial, left, train_left
 from vqtune.run_folder import RunFolder, read_spec, unstarted, write_text, write_yaml
 from vqtune.session import Outcome, RunRequest, begun, opened
@@ -187,10 +188,10 @@ def _ended(
     search: Records, run: RunFolder, trials: Sequence[PlannedTrial], console: Console
 ) -> Outcome:
     if _other_data(search, run, trials):
-        told = (
-            "Note: the data are not those of the search: its values cannot be compared with these"
+        note(
+            console,
+            "the data are not those of the search: its values cannot be compared with these",
         )
-        console.print(told, style="yellow", markup=False, highlight=False)
     table = confirmed(search)
     assert table is not None
     write_text(run.path / TABLE, table.to_csv(index=False, lineterminator="\n"))

@@ -21,6 +21,7 @@ from analysis.ranking import top_table
 from analysis.records import Records
 from analysis.table import front_rows
 from analysis.terms import Terms, terms
+from vqtune.notes import note
 
 # From so many columns on, a front's table has room for all its numbers.
 _WIDE = 130
@@ -72,7 +73,7 @@ def print_front(
 
 def _print_states(records: Records, console: Console, name: str | None = None) -> None:
     for message in records.skipped:
-        console.print(f"Note: {message}", style="yellow", markup=False, highlight=False)
+        note(console, message)
     counts = Counter(records.trials["state"])
     states = ", ".join(f"{n} {state}" for state, n in counts.most_common())
     console.print(f"{name or records.run.name}: {states or 'no trials yet'}", highlight=False)

@@ -13,6 +13,7 @@ from trainables.data import folder_kind
 from trainables.errors import InputError
 from vqtune.budget import Budget
 from vqtune.cluster import Resources
+from vqtune.notes import note
 from vqtune.plan import Plan, recorded, resumed
 from vqtune.run_folder import RunFolder, read_spec
 from vqtune.session import Outcome, RunRequest, begun, opened
@@ -162,7 +163,7 @@ def _tune(
     if RUN not in study.user_attrs:
         study.set_user_attr(RUN, read_spec(run).get("token"))
     if warm is not None and warm.add(study):
-        console.print(f"Note: {warm.told}", style="yellow", markup=False, highlight=False)
+        note(console, warm.told)
     table = LiveTable(
         console,
         run.path.name,

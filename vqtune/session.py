@@ -20,6 +20,7 @@ from vqtune import __version__
 from vqtune.cluster import Resources, holding, ray_cluster, resources
 from vqtune.mirror import check_writable, fetch_records, holds_run, mirrored
 from vqtune.node_check import check_nodes
+from vqtune.notes import note
 from vqtune.run_folder import RunFolder, check_name, existing_run, new_run, read_spec, write_yaml
 from vqtune.shares import Shares
 from vqtune.shipping import factories
@@ -144,18 +145,13 @@ def begun(
             yield taken
 
 
-def note(console: Console, line: str) -> None:
-    """Tell what the user should know."""
-    console.print(f"Note: {line}", style="yellow", markup=False, highlight=False)
-
-
 def share(request: RunRequest, run: RunFolder, shares: Shares) -> Resources:
     """What a trial takes; in a resumed run what it took before, or its numbers would change."""
     asked = {"cpus": request.cpus_per_trial, "gpus": request.gpus_per_trial}
     if not run.spec.exists():
         given = {"cpus": shares.cpus, "gpus": shares.gpus}
         asked = {name: given[name] if flag is None else flag for name, flag in asked.items()}
-    if run.spec.exists():
+    else:
         spec = read_spec(run)
         recorded = spec.get("resources")
         for name, value in asked.items():

@@ -16,6 +16,7 @@ from trainables.patience import StorageError
 from trainables.tune_trainable import VQTrial
 from vqtune.cluster import Resources, slots_now
 from vqtune.keeping import Keeping
+from vqtune.notes import note
 from vqtune.pareto_asha import ParetoASHA
 from vqtune.progress import LiveTable
 from vqtune.recorder import Recorder
@@ -58,7 +59,7 @@ def run_trials(
     """
 
     def warn(message: str) -> None:
-        table.console.print(f"Note: {message}", style="yellow", markup=False, highlight=False)
+        note(table.console, message)
 
     ENV_VARS_TO_PROPAGATE.difference_update(_KEYS)
     for trial in past:

@@ -83,6 +83,7 @@ def train(
 def _train_one(trial: TrialConfig, folder: Path, console: Console) -> dict[str, Any]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn  # noqa: PLC0415
 
+    from vqtune.notes import note  # noqa: PLC0415
     from vqtune.train import train as run_train  # noqa: PLC0415
 
     columns = ("samples", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -93,7 +94,7 @@ def _train_one(trial: TrialConfig, folder: Path, console: Console) -> dict[str, 
             progress.update(bar, completed=min(samples, trial.training.samples))
 
         def warn(message: str) -> None:
-            console.print(f"Note: {message}", style="yellow", markup=False, highlight=False)
+            note(console, message)
 
         try:
             return run_train(trial, folder, show, warn)
