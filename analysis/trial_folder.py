@@ -28,7 +28,7 @@ _MOST_PARAMS, _MOST_REPORTS, _MOST_ERROR = 2 * 2**20, 2**30, 2**26
 _MOST_HALVES = 1000
 
 # What a line holds beside metrics: the report's own status, and what Ray Tune adds for itself.
-_NO_METRICS = frozenset(
+NO_METRICS = frozenset(
     {
         "done",
         "diverged",
@@ -211,7 +211,7 @@ def _metrics(values: Mapping[str, Any]) -> dict[str, float]:
     """
     found: dict[str, float] = {}
     for key, value in values.items():
-        if key in _NO_METRICS:
+        if key in NO_METRICS:
             continue
         if isinstance(value, (float, int)):
             found[key] = float(value)
@@ -241,6 +241,11 @@ def _crash(error_file: Path) -> str | None:
         lines = read_regular(error_file, _MOST_ERROR).decode(errors="replace").split("\n")
     except OSError:
         return None
+    return last_line(lines)
+
+
+def last_line(lines: Sequence[str]) -> str:
+    """The last of a traceback's lines that says something: what was raised."""
     return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 

@@ -6,7 +6,6 @@ killed before it told, is told first.
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -18,20 +17,17 @@ from typing import Any
 from ray.tune import Callback
 
 from analysis.errors import RunError
-from analysis.trial_folder import Trial, read_trial
+from analysis.trial_folder import NO_METRICS, Trial, last_line, read_trial
 from trainables.tune_trainable import SNAPSHOT
+from vqtune.recorder import without_colour
 from vqtune.run_folder import RunFolder, read_spec
 
 Warn = Callable[[str], None]
 
-# Entries of a report that are numbers to Python but no metrics.
-_NOT_METRICS = {"done", "diverged", "complete", "timestamp", "pid", "training_iteration"} | {
-    *("iterations_since_restore", "time_since_restore", "time_this_iter_s", "time_total_s"),
-    *("timesteps_total", "timesteps_since_restore", "episodes_total", "warmup_time"),
-}
+# Beside what the records leave out: numbers to Python that no tracker is to draw.
+_NOT_METRICS = NO_METRICS | {"complete", "training_iteration", "warmup_time"}
 # Seconds that everything that is left may take after the last trial.
 CLOSE = 60.0
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class Listener(Callback):  # type: ignore[misc]
@@ -181,7 +177,7 @@ def _raised(error_file: str | None) -> str:
     if not error_file:
         return ""
     try:
-        text = _COLOUR.sub("", Path(error_file).read_text(encoding="utf-8", errors="replace"))
+        text = without_colour(Path(error_file).read_text(encoding="utf-8", errors="replace"))
     except OSError:
         return ""
-    return next((line.strip() for line in reversed(text.split("\n")) if line.strip()), "")
+    return last_line(text.split("\n"))

@@ -89,7 +89,7 @@ class Recorder(Callback):  # type: ignore[misc]
         self._do(lambda: self._write_params(trial))
         # Not trial.get_error(), which reads a copy that Tune makes only later.
         told = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else "unknown"
-        plain = _COLOUR.sub("", told)
+        plain = without_colour(told)
         path = self.run.trial(trial.config["trial_id"]) / "error.txt"
         self._do(lambda: write_text(path, plain))
 
@@ -145,6 +145,11 @@ def _append(path: Path, data: bytes) -> None:
         except OSError:
             file.truncate(before)
             raise
+
+
+def without_colour(text: str) -> str:
+    """A traceback as Ray tells it, without its codes for a terminal."""
+    return _COLOUR.sub("", text)
 
 
 def _told(line: dict[str, Any]) -> str:
