@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from analysis.errors import RunError
 
+# Runs and trials are called so; folders and files are named after them.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 # Of the run's own W&B folder, whose links to logs elsewhere W&B makes for itself.
 _WANDB = "wandb"
 

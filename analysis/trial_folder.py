@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +16,10 @@ from typing import Any, Literal, TypeGuard
 from analysis.errors import RunError
 from analysis.flatten import flatten
 from analysis.regular_file import read_regular
+from analysis.run_entries import NAME
 
 State = Literal["complete", "stopped", "diverged", "failed", "running"]
 
-# Trials are called so; files are named after them.
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 # No such file comes near these.
 _MOST_PARAMS, _MOST_REPORTS, _MOST_ERROR = 2 * 2**20, 2**30, 2**26
 # Opening braces of half a line, or of several; a nested config has some dozens.
@@ -139,7 +137,7 @@ def _read_params(path: Path) -> tuple[str, str, dict[str, Any], float]:
             f"trial.codebook.update.kind, found no {lacking}"
         ) from None
     for name, value in (("trial_id", trial_id), ("role", role)):
-        if not isinstance(value, str) or not _NAME.fullmatch(value):
+        if not isinstance(value, str) or not NAME.fullmatch(value):
             raise RunError(
                 f"{where}: {name}: found {value!r}, allowed: up to 100 letters, digits, '.', '_' "
                 "and '-', the first a letter or digit"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,12 +11,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from analysis.run_entries import check_entries
+from analysis.run_entries import NAME, check_entries
 from analysis.whole_file import whole
 from trainables.errors import InputError
 from trainables.yaml_file import read_mapping, yaml_text
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 LOCK = ".lock"
 # Below this a search would stop in its first minutes.
 LEAST_FREE_BYTES = 100 * 2**20

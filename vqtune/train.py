@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 
+from analysis.run_entries import NAME
 from trainables.checkpoint import read_tensors, write_tensors
 from trainables.config import TrialConfig
 from trainables.data import load_dataset
 from trainables.errors import InputError
 from trainables.trainer import CHECKPOINT, Report, Trainer, weights_of
-from vqtune.run_folder import NAME, out_folder, write_json, write_text
+from vqtune.run_folder import out_folder, write_json, write_text
 from vqtune.search import data_block
 
 # What an interrupt before the first report leaves behind.
