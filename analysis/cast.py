@@ -58,5 +58,10 @@ class Cast:
         """Find a trial's part."""
         return self._parts.get(trial_id)
 
+    def mark(self, trial_id: str) -> tuple[str, str]:
+        """The name and tag of a trial's mark: `other` and nothing for one without a part."""
+        part = self.get(trial_id)
+        return (part.name, part.tag) if part else ("other", "")
+
 
 _OTHERS = (("first", "#0067a3"), ("second", "#007a59"), ("third", "#a8487f"))

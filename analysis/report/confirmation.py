@@ -97,12 +97,12 @@ def _reach(rows: list[dict[str, Any]], name: str) -> list[float]:
 
 
 def _finalist(findings: Findings, row: Mapping[str, Any]) -> Finalist:
-    part = findings.cast.get(row["trial_id"])
+    part, tag = findings.cast.mark(row["trial_id"])
     done, asked = int(row["seeds_complete"]), int(row["seeds"])
     return Finalist(
         trial_id=str(row["trial_id"]),
-        part=part.name if part else "other",
-        tag=part.tag if part else "",
+        part=part,
+        tag=tag,
         seeds=str(asked) if done == asked else f"{done} of {asked}",
         searched=(metric(X, row[f"{X}_searched"]), metric(Y, row[f"{Y}_searched"])),
         confirmed=(spread(X, row[X], row[f"{X}_sd"]), spread(Y, row[Y], row[f"{Y}_sd"])),
@@ -127,10 +127,10 @@ def _move(findings: Findings, row: Mapping[str, Any], x: Axis, y: Axis) -> Move 
     if not all(is_number(value) for value in needed):
         return None
     half_x, half_y = (row[f"{n}_sd"] if is_number(row[f"{n}_sd"]) else 0.0 for n in (X, Y))
-    part = findings.cast.get(row["trial_id"])
+    part, tag = findings.cast.mark(row["trial_id"])
     return Move(
-        part=part.name if part else "other",
-        tag=part.tag if part else "",
+        part=part,
+        tag=tag,
         start=(x.place(row[f"{X}_searched"]), y.place(row[f"{Y}_searched"])),
         end=(x.place(row[X]), y.place(row[Y])),
         left=x.place(row[X] - half_x),

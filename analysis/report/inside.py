@@ -119,11 +119,12 @@ def _usage(specimens: Sequence[Specimen], cast: Cast) -> UsageChart | None:
     for one in shown:
         own = shares[one.trial_id]
         used = ", ".join(f"{int((s > 0).sum())} of {len(s)}" for s in own)
+        part, tag = cast.mark(one.trial_id)
         lines.append(
             Usage(
                 title=one.title,
-                part=_part(one, cast),
-                tag=_tag(one, cast),
+                part=part,
+                tag=tag,
                 paths=tuple(_usage_path(s, x, y) for s in own),
                 label=f"{one.title}: {used} codes are hit at least once",
             )
@@ -168,7 +169,7 @@ def _cloud(one: Specimen, cast: Cast) -> Cloud | None:
     used = int((use > 0).sum())
     return Cloud(
         title=one.title,
-        part=_part(one, cast),
+        part=cast.mark(one.trial_id)[0],
         latents=dots(inner(latents[::step])),
         unused=crosses(inner(codes[use == 0])),
         used=tuple(dots(inner(codes[(use > 0) & (size == i)])) for i in range(_SIZES)),
@@ -199,7 +200,7 @@ def _examples(
             images = pixels([example, *(one.outputs[i] for one in group)], kind)
             first = _picture(images[0], f"example {i + 1}", "input", group[0], i, 0, sounds)
             others = [
-                _picture(image, one.title, _part(one, cast), one, i, 1, sounds)
+                _picture(image, one.title, cast.mark(one.trial_id)[0], one, i, 1, sounds)
                 for image, one in zip(images[1:], group, strict=True)
             ]
             yield (first, *others)
@@ -236,13 +237,3 @@ def _bytes_of_sound(groups: Sequence[Sequence[Specimen]]) -> int:
 
 def _uri(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
-
-
-def _part(one: Specimen, cast: Cast) -> str:
-    part = cast.get(one.trial_id)
-    return part.name if part else "other"
-
-
-def _tag(one: Specimen, cast: Cast) -> str:
-    part = cast.get(one.trial_id)
-    return part.tag if part else ""

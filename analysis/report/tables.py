@@ -33,14 +33,13 @@ def ranking_rows(findings: Findings, wandb_urls: Mapping[str, str]) -> list[Row]
     """Format the ranking, the best first."""
     rows = []
     for row in findings.rows:
-        part = findings.cast.get(row["trial_id"])
-        baseline = part is not None and part.name == "baseline"
+        part, tag = findings.cast.mark(row["trial_id"])
         rows.append(
             Row(
                 position=str(row["position"]),
                 trial_id=str(row["trial_id"]),
-                part=part.name if part else "other",
-                tag=part.tag if part else "",
+                part=part,
+                tag=tag,
                 url=safe_url(wandb_urls, row["trial_id"]),
                 perplexity=metric("perplexity", row["perplexity"]),
                 perplexity_x=times(row["perplexity_x"], ".1f"),
@@ -49,7 +48,7 @@ def ranking_rows(findings: Findings, wandb_urls: Mapping[str, str]) -> list[Row]
                 active=metric("active_codes", row["active_codes"]),
                 on_front=bool(row["on_front"]),
                 reason=str(row["reason"]),
-                technique="the baseline" if baseline else str(row["technique"]),
+                technique="the baseline" if part == "baseline" else str(row["technique"]),
             )
         )
     return rows
