@@ -72,7 +72,7 @@ def read_confirmation(search: Records) -> Confirmation | None:
     return Confirmation(tuple(finalists), tuple(seeds), records)
 
 
-def confirmed(search: Records) -> pd.DataFrame | None:
+def confirmed(search: Records, found: Confirmation | None = None) -> pd.DataFrame | None:
     """Compare a search's values with those of its confirmation; None where there is none.
 
     One row for each finalist, the best by its means first, then the baseline. `seeds` were asked
@@ -81,10 +81,11 @@ def confirmed(search: Records) -> pd.DataFrame | None:
     is among the complete trials of the search; `position`, `on_front`, `feasible`, `harmless` and
     `reason` are what `ranking` says of the means. `probability` is that of `front_probability`
     times the share of the ended seeds that are complete. What is not known is NaN or empty.
+    `found` is the confirmation, if it has been read.
 
     Raises RunError where RUN/confirm holds something else than a confirmation.
     """
-    found = read_confirmation(search)
+    found = found or read_confirmation(search)
     if found is None:
         return None
     goals = objectives(search.spec)

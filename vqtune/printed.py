@@ -38,7 +38,8 @@ def print_ablation(records: Records, console: Console) -> None:
 
 def print_confirmation(search: Records, console: Console) -> None:
     """What the confirmation of a search has shown, beside what the search did."""
-    found, table = read_confirmation(search), confirmed(search)
+    found = read_confirmation(search)
+    table = confirmed(search, found)
     if found is None or table is None:
         return
     _print_states(found.records, console, f"{search.run.resolve().name}/{FOLDER}")
