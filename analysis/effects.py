@@ -15,10 +15,8 @@ import pandas as pd
 from sklearn.ensemble import GradientBoostingRegressor
 from sklearn.model_selection import KFold, cross_val_predict
 
+from analysis.compared import compared
 from analysis.design import Design
-from analysis.factors import factors, searched_values
-from analysis.fidelity import comparison, measured
-from analysis.front import objectives
 from analysis.records import Records
 from analysis.switches import Switch, switches
 
@@ -63,17 +61,13 @@ def technique_effects(records: Records) -> pd.DataFrame:
     the technique's path in the config. Where the effect cannot be told it is NaN, and `note` says
     why. The techniques come in the order in which the configs name them.
     """
-    table, searched = measured(records), searched_values(records.spec)
     rows: list[dict[str, Any]] = []
-    for goal in objectives(records.spec):
-        compared = comparison(records, table, goal.name)
-        values = np.asarray(compared.values, dtype=np.float64)
-        found = factors([records.configs[i] for i in compared.values.index], searched)
+    for goal, comparison, values, found in compared(records):
         design = Design(found)
         for switch in switches(found):
             rows.append(_row(switch, design, values) | {"objective": goal.name})
-            rows[-1]["samples"] = compared.samples
-            rows[-1]["note"] = "; ".join(filter(None, [rows[-1]["note"], compared.note]))
+            rows[-1]["samples"] = comparison.samples
+            rows[-1]["note"] = "; ".join(filter(None, [rows[-1]["note"], comparison.note]))
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     numbers = ("effect", "low", "high", "mean_on", "mean_off", "samples")
     return frame.astype(dict.fromkeys(numbers, "float64") | {"on": "int64", "off": "int64"})

@@ -18,10 +18,9 @@ import pandas as pd
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from sklearn.ensemble import RandomForestRegressor
 
+from analysis.compared import compared
 from analysis.design import Design
-from analysis.factors import Factor, factors, searched_values
-from analysis.fidelity import comparison, measured
-from analysis.front import objectives
+from analysis.factors import Factor
 from analysis.records import Records
 
 COLUMNS = (
@@ -66,15 +65,9 @@ def importance(records: Records) -> pd.DataFrame:
 
     An objective that is the same in all trials, or that fewer than FEWEST have, has no rows.
     """
-    table, searched = measured(records), searched_values(records.spec)
     rows: list[dict[str, object]] = []
-    for goal in objectives(records.spec):
-        compared = comparison(records, table, goal.name)
-        values = np.asarray(compared.values, dtype=np.float64)
-        if len(values) < FEWEST or np.ptp(values) == 0:
-            continue
-        found = factors([records.configs[i] for i in compared.values.index], searched)
-        if not found:
+    for goal, comparison, values, found in compared(records):
+        if len(values) < FEWEST or np.ptp(values) == 0 or not found:
             continue
         shares, explained = fanova(found, values)
         best = ped_anova(found, values if goal.direction == "min" else -values)
@@ -90,8 +83,8 @@ def importance(records: Records) -> pd.DataFrame:
                 "explained": explained,
                 "active": int(factor.active.sum()),
                 "trials": len(values),
-                "samples": compared.samples,
-                "note": "; ".join(filter(None, [_together(factor), compared.note, weak])),
+                "samples": comparison.samples,
+                "note": "; ".join(filter(None, [_together(factor), comparison.note, weak])),
             }
             for factor in ranked
         ]

@@ -14,10 +14,9 @@ from scipy import stats  # type: ignore[import-untyped]
 from sklearn.ensemble import GradientBoostingRegressor
 from sklearn.model_selection import KFold, cross_val_predict
 
+from analysis.compared import compared
 from analysis.design import Design
-from analysis.factors import Factor, factors, searched_values
-from analysis.fidelity import comparison, measured
-from analysis.front import objectives
+from analysis.factors import Factor
 from analysis.records import Records
 
 COLUMNS = ("objective", "first", "second", "strength", "p", "trials", "samples", "note")
@@ -41,18 +40,14 @@ def interactions(records: Records) -> pd.DataFrame:
     pairs with a p of at most 0.1 are listed, and MOST at most, the strongest of each objective
     first. Values are those at the number of `samples` that `fidelity.comparison` chooses.
     """
-    table, searched = measured(records), searched_values(records.spec)
     frames = []
-    for goal in objectives(records.spec):
-        compared = comparison(records, table, goal.name)
-        values = np.asarray(compared.values, dtype=np.float64)
+    for goal, comparison, values, found in compared(records):
         if len(values) < FEWEST or np.ptp(values) == 0:
             continue
-        found = factors([records.configs[i] for i in compared.values.index], searched)
         pairs = pair_strengths(found, values)
         told = pairs.sort_values("strength", ascending=False, kind="stable")
         frames.append(
-            told.assign(objective=goal.name, samples=compared.samples, note=compared.note)
+            told.assign(objective=goal.name, samples=comparison.samples, note=comparison.note)
         )
     if not any(len(frame) for frame in frames):
         return pd.DataFrame(columns=list(COLUMNS))
