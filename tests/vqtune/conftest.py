@@ -26,24 +26,26 @@ from vqtune.search import Outcome, Request, search
 
 VQTUNE = [sys.executable, "-m", "vqtune.cli"]
 
-# A trial takes about a tenth of a second.
-TINY = """
-description: Two techniques on a model for tests
-extends: base
-search: {trials: 5, samples: 320, early_stopping: none}
-parameters:
+# What most trials of the tests are: small, on embedded data, with one number to search.
+SMALL = """parameters:
   data: {kind: synthetic, files: 12, seconds: 1.0}
   model: {width: 8, depth: 1}
   codebook:
     size: 16
     dim: 4
     commitment:
-      beta: {distribution: log_uniform_values, min: 0.05, max: 10.0}
+      beta: {distribution: log_uniform_values, min: 0.05, max: 10.0}"""
+# A trial takes about a tenth of a second.
+TINY = f"""
+description: Two techniques on a model for tests
+extends: base
+search: {{trials: 5, samples: 320, early_stopping: none}}
+{SMALL}
     update:
       choices:
-        gradient: {kind: gradient, lr_ratio: {min: 0.5, max: 2.0}}
-        ema: {kind: ema, decay: {min: 0.9, max: 0.99}}
-  training: {reports: 4}
+        gradient: {{kind: gradient, lr_ratio: {{min: 0.5, max: 2.0}}}}
+        ema: {{kind: ema, decay: {{min: 0.9, max: 0.99}}}}
+  training: {{reports: 4}}
 """
 
 # One point of the grid for each way in which a trial can end; reports come every 5 steps. All but

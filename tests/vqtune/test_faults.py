@@ -15,26 +15,19 @@ import pytest
 from safetensors import safe_open
 
 from analysis.records import read_run
-from tests.vqtune.conftest import VQTUNE, optuna_states, run_search, vqtune
+from tests.vqtune.conftest import SMALL, VQTUNE, optuna_states, run_search, vqtune
 from tests.vqtune.test_resume import all_reports, wait_for
 from trainables.config import TrialConfig
 from trainables.trainer import Trainer
 from trainables.yaml_file import read_mapping
 from vqtune.journal import open_journal
 
-SPACE = """
+SPACE = f"""
 description: Trials that last long enough to meet a fault
 extends: base
-search: {trials: 4, samples: 1440, sampler: random, early_stopping: none}
-parameters:
-  data: {kind: synthetic, files: 12, seconds: 1.0}
-  model: {width: 8, depth: 1}
-  codebook:
-    size: 16
-    dim: 4
-    commitment:
-      beta: {distribution: log_uniform_values, min: 0.05, max: 10.0}
-  training: {reports: 30, batch_size: 4}
+search: {{trials: 4, samples: 1440, sampler: random, early_stopping: none}}
+{SMALL}
+  training: {{reports: 30, batch_size: 4}}
 """
 NUMBERS = ("samples", "perplexity", "recon_loss", "active_codes")
 

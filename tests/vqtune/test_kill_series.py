@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from analysis.records import read_run
-from tests.vqtune.conftest import VQTUNE, optuna_states
+from tests.vqtune.conftest import SMALL, VQTUNE, optuna_states
 from tests.vqtune.test_resume import all_reports, family, wait_for
 from vqtune.journal import open_journal
 from vqtune.pareto_asha import ParetoASHA
@@ -28,14 +28,7 @@ SPACE = f"""
 description: Trials of a second or two, stopped on two objectives
 extends: base
 search: {{trials: {TRIALS}, samples: {SAMPLES}, brackets: 2, grace: 0.1}}
-parameters:
-  data: {{kind: synthetic, files: 12, seconds: 1.0}}
-  model: {{width: 8, depth: 1}}
-  codebook:
-    size: 16
-    dim: 4
-    commitment:
-      beta: {{distribution: log_uniform_values, min: 0.05, max: 10.0}}
+{SMALL}
   training:
     reports: 30
     batch_size: 4

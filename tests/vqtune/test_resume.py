@@ -29,6 +29,7 @@ from rich.console import Console
 
 from analysis.records import read_run
 from tests.vqtune.conftest import (
+    SMALL,
     VQTUNE,
     Finished,
     Mixed,
@@ -61,14 +62,7 @@ description: Trials that last long enough to be interrupted
 extends: base
 search:
   {{trials: {TRIALS}, samples: {SAMPLES}, sampler: random, grace: 0.5, reduction_factor: 1.5}}
-parameters:
-  data: {{kind: synthetic, files: 12, seconds: 1.0}}
-  model: {{width: 8, depth: 1}}
-  codebook:
-    size: 16
-    dim: 4
-    commitment:
-      beta: {{distribution: log_uniform_values, min: 0.05, max: 10.0}}
+{SMALL}
   training: {{reports: {REPORTS}, batch_size: 4}}
 """
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from analysis.ranking import ranking
-from tests.vqtune.conftest import Searched, lines, optuna_states, run_search
+from tests.vqtune.conftest import SMALL, Searched, lines, optuna_states, run_search
 from tests.vqtune.losses import Node
 from tests.vqtune.test_resume import wait_for
 from trainables.config import TrialConfig
@@ -27,14 +27,7 @@ SPACE = f"""
 description: Deterministic trials for a cluster that loses nodes
 extends: base
 search: {{trials: {TRIALS}, samples: 640, sampler: random, early_stopping: none}}
-parameters:
-  data: {{kind: synthetic, files: 12, seconds: 1.0}}
-  model: {{width: 8, depth: 1}}
-  codebook:
-    size: 16
-    dim: 4
-    commitment:
-      beta: {{distribution: log_uniform_values, min: 0.05, max: 10.0}}
+{SMALL}
   training: {{reports: {REPORTS}, batch_size: 4}}
 """
 

@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 
 from analysis.records import read_run
-from tests.vqtune.conftest import VQTUNE, optuna_states
+from tests.vqtune.conftest import SMALL, VQTUNE, optuna_states
 from tests.vqtune.losses import Node
 from tests.vqtune.test_resume import all_reports, wait_for
 from trainables.config import TrialConfig
@@ -35,14 +35,7 @@ SPACE = f"""
 description: Trials on two hosts
 extends: base
 search: {{trials: {TRIALS}, samples: 1600, sampler: random, early_stopping: none}}
-parameters:
-  data: {{kind: synthetic, files: 12, seconds: 1.0}}
-  model: {{width: 8, depth: 1}}
-  codebook:
-    size: 16
-    dim: 4
-    commitment:
-      beta: {{distribution: log_uniform_values, min: 0.05, max: 10.0}}
+{SMALL}
   training: {{reports: {REPORTS}, batch_size: 4}}
 """
 FIRST, SECOND = "10.77.77.1", "10.77.77.2"
