@@ -18,7 +18,7 @@ from ray.tune import Callback
 
 from analysis.errors import RunError
 from analysis.trial_folder import NO_METRICS, Trial, last_line, read_trial
-from trainables.tune_trainable import SNAPSHOT
+from trainables.search_trial import SNAPSHOT
 from vqtune.recorder import without_colour
 from vqtune.run_folder import RunFolder, read_spec
 

@@ -39,7 +39,7 @@ def train_left(
 
     `name` is what the run is called in the live table, which shows all of `trials`.
     """
-    from trainables.tune_trainable import TuneConfig  # noqa: PLC0415
+    from trainables.search_trial import TuneConfig  # noqa: PLC0415
     from vqtune.fixed_list import FixedList  # noqa: PLC0415
     from vqtune.progress import LiveTable  # noqa: PLC0415
     from vqtune.resume import ended_trials  # noqa: PLC0415

@@ -14,7 +14,7 @@ from typing import Any
 from ray.tune import Callback
 
 from trainables.patience import patiently
-from trainables.tune_trainable import NOTE
+from trainables.search_trial import NOTE
 from vqtune.run_folder import RunFolder, write_json, write_text
 
 # Tune's own bookkeeping; the records keep what a reader of the run needs.

@@ -17,7 +17,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-from trainables.tune_trainable import SNAPSHOT
+from trainables.search_trial import SNAPSHOT
 from vqtune.listener import CLOSE, Listener, Warn
 from vqtune.media import wandb_media
 from vqtune.pareto_asha import STOPPED_FOR

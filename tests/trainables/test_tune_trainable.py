@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from tests.trainables.conftest import MIXES, make_config, make_dataset
-from trainables import tune_trainable
+from trainables import search_trial
 from trainables.config import TrialConfig
 from trainables.config_data import DataConfig
 from trainables.errors import InputError
+from trainables.search_trial import TuneConfig
 from trainables.trainer import CHECKPOINT, Trainer
-from trainables.tune_trainable import TuneConfig, VQTrial
+from trainables.tune_trainable import VQTrial
 
 CPU = torch.device("cpu")
 TIMES = ("seconds", "cpu_seconds", "gpu_seconds", "steps_per_second")
@@ -29,7 +30,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[DataConfig]:
         asked.append(config)
         return dataset
 
-    monkeypatch.setattr(tune_trainable, "load_dataset", load)
+    monkeypatch.setattr(search_trial, "load_dataset", load)
     monkeypatch.setattr("trainables.stack.default_device", lambda: CPU)
     return asked
 
@@ -171,7 +172,7 @@ def test_a_diverged_trial_is_done_and_stays_so(tmp_path: Path) -> None:
     trial = VQTrial(config=tune_config(tmp_path))
     reports_of(trial, 1)
     with torch.no_grad():
-        trial.trainer.stack.adam.parameters["decoder.out.bias"].fill_(torch.nan)
+        trial._ours().trainer.stack.adam.parameters["decoder.out.bias"].fill_(torch.nan)
     [report] = reports_of(trial, 1)
     assert (report["done"], report["diverged"], report["complete"]) == (True, True, False)
     assert report["reason"] == "diverged: the loss is not finite after 80 samples"
