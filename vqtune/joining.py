@@ -26,28 +26,40 @@ _ANSWER = 15.0
 
 _ALLOWED = "allowed: host:port of a running head, or 'auto'"
 _HOST_PORT = re.compile(r"(?P<host>\[[^\[\]]+\]|[^\[\]:/\s]+):(?P<port>\d{1,5})")
-_TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 
 
 def check_head(address: str) -> str:
     """HOST:PORT of the cluster at `address`, which this process can join.
 
-    Sets RAY_AUTH_MODE where there is a token to send and nobody has said otherwise, and so has to
-    come before Ray is imported.
+    Sets RAY_AUTH_MODE to token where the cluster asks for one, there is one, and nobody has said
+    otherwise; so it has to come before Ray is imported. A token that lies here says nothing of the
+    cluster, since Ray leaves one behind wherever it has started by itself; and a driver that asks
+    for it where the others have none does not hear of its own trials.
 
     Raises:
-        InputError: nobody answers, no token or a wrong one, other versions, or this machine is no
-            node of the cluster.
+        InputError: nobody answers, no token or a wrong one, one that nobody asks for, other
+            versions, or this machine is no node of the cluster.
     """
     place = _resolved(address)
     source = _token()
-    probe = _probe(place)
+    probe = _probe(place, "disabled")
+    closed = probe is not None and "refused" in probe
+    if closed and source is not None:
+        probe = _probe(place, "token")
     if probe is None:
         raise InputError(
             f"{place} takes connections, but does not answer as a Ray head; {_ALLOWED}", FLAG
         )
     if "refused" in probe:
         raise _refused(place, source)
+    if closed:
+        _send_token()
+    elif os.environ.get("RAY_AUTH_MODE", "").lower() == "token":
+        raise InputError(
+            f"the cluster at {place} asks for no token, but RAY_AUTH_MODE is 'token', and no trial "
+            "would begin; allowed: RAY_AUTH_MODE=disabled, or none",
+            FLAG,
+        )
     _check_versions(place, probe)
     if not probe["here"]:
         raise InputError(
@@ -131,14 +143,18 @@ def _token() -> str | None:
         raise InputError(
             f"RAY_AUTH_MODE is token, but there is none; {_allowed_tokens()}", "Ray's token"
         )
-    if source is not None and mode is None:
-        # With an address Ray would not send a token, unless told to.
-        os.environ["RAY_AUTH_MODE"] = "token"
-        if "ray" in sys.modules:
-            from ray._raylet import Config  # type: ignore[attr-defined]  # noqa: PLC0415
-
-            Config.initialize("")
     return source
+
+
+def _send_token() -> None:
+    """With an address Ray would not, unless told to."""
+    if "RAY_AUTH_MODE" in os.environ:
+        return
+    os.environ["RAY_AUTH_MODE"] = "token"
+    if "ray" in sys.modules:
+        from ray._raylet import Config  # type: ignore[attr-defined]  # noqa: PLC0415
+
+        Config.initialize("")
 
 
 def _allowed_tokens() -> str:
@@ -179,12 +195,21 @@ def _check_versions(place: str, probe: dict[str, Any]) -> None:
     )
 
 
-def _probe(place: str) -> dict[str, Any] | None:
-    """What the head says; None where it says nothing that can be understood."""
+def _probe(place: str, mode: str) -> dict[str, Any] | None:
+    """What the head says, asked with a token or without, as Ray's RAY_AUTH_MODE has it.
+
+    None where it says nothing that can be understood.
+    """
     # -P: or the folder's own modules would stand before the library's.
     command = [sys.executable, "-P", str(Path(__file__).with_name("head_probe.py")), place]
     try:
-        done = subprocess.run(command, capture_output=True, timeout=_ANSWER, check=False)
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            timeout=_ANSWER,
+            check=False,
+            env={**os.environ, "RAY_AUTH_MODE": mode},
+        )
         told = json.loads(done.stdout.decode().splitlines()[-1])
     except (subprocess.TimeoutExpired, ValueError, IndexError):
         return None

@@ -15,7 +15,8 @@ import pytest
 import ray
 from ray._raylet import GcsClient
 
-from tests.vqtune.conftest import python
+from tests.vqtune.conftest import TINY, python, vqtune
+from tests.vqtune.nodes import started
 from trainables.errors import InputError
 from vqtune import joining
 from vqtune.joining import check_head
@@ -86,6 +87,63 @@ def test_a_wrong_token(cluster: str, tmp_path: Path) -> None:
     line = joined(cluster, tmp_path, RAY_AUTH_TOKEN_PATH=str(file))
     assert f"refuses the token in RAY_AUTH_TOKEN_PATH ({file}); allowed: the cluster's" in line
     assert token not in line
+
+
+@pytest.fixture(scope="module")
+def open_cluster(own_environment: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A cluster of one node that lets everybody in."""
+    folder = tmp_path_factory.mktemp("open")
+    with started("head", 1, cwd=folder, RAY_AUTH_MODE="disabled") as (address, _):
+        yield address
+
+
+@pytest.fixture
+def home_with_token(no_token: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home with the token that Ray leaves where it has started a cluster by itself."""
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text(secrets.token_hex(32))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_the_mode_is_the_clusters(
+    cluster: str, open_cluster: str, home_with_token: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A token that lies here is sent to whom asks for it, and to nobody else."""
+    assert check_head(open_cluster) == open_cluster
+    assert "RAY_AUTH_MODE" not in os.environ
+    with pytest.raises(InputError, match=f"the cluster at {cluster} refuses the token in "):
+        check_head(cluster)
+    assert "RAY_AUTH_MODE" not in os.environ
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    assert check_head(open_cluster) == open_cluster
+    monkeypatch.setenv("RAY_AUTH_MODE", "Token")
+    message = (
+        f"^--address: the cluster at {open_cluster} asks for no token, but RAY_AUTH_MODE is "
+        "'token', and no trial would begin; allowed: RAY_AUTH_MODE=disabled, or none$"
+    )
+    with pytest.raises(InputError, match=message):
+        check_head(open_cluster)
+
+
+def test_the_mode_of_a_cluster_that_asks_for_a_token(
+    cluster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_AUTH_MODE")
+    assert check_head(cluster) == cluster
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+
+
+@pytest.mark.long
+def test_trials_begin_on_a_cluster_that_asks_for_no_token(
+    open_cluster: str, home_with_token: Path
+) -> None:
+    """A driver that asks its workers for one is never told that they have begun."""
+    (home_with_token / "tiny.yaml").write_text(TINY)
+    flags = ("--trials", "2", "--name", "demo", "--address", open_cluster)
+    done = vqtune("search", "tiny.yaml", *flags, cwd=home_with_token)
+    assert done.code == 0, done.out + done.err
+    assert "demo: 2 complete" in done.out
 
 
 @pytest.mark.usefixtures("no_token")
