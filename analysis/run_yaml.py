@@ -25,7 +25,8 @@ class _Loader(yaml.SafeLoader):
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping that a file of a run holds; raises RunError where it holds none."""
     try:
-        values = yaml.load(read_regular(path, _MOST_BYTES).decode(), Loader=_Loader)
+        text = read_regular(path, _MOST_BYTES).decode()
+        values = yaml.load(text, Loader=_Loader)
     except OSError as error:
         raise RunError(f"{path}: cannot be read: {error.strerror or error}") from None
     except Exception as error:  # PyYAML raises nearly anything at a value that belies its tag
@@ -34,10 +35,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
         line = f", line {mark.line + 1}" if mark else ""
         raise RunError(f"{path}: not valid YAML: {problem}{line}") from None
     if not isinstance(values, dict):
-        raise RunError(f"{path}: expected a mapping, found {type(values).__name__}")
+        raise RunError(f"{path}: expected a mapping, {_found(values, text)}")
     if _more_than(values, _MOST_VALUES):
         raise RunError(f"{path}: holds more than {_MOST_VALUES:,} values, aliases told out")
     return values
+
+
+def _found(values: Any, text: str) -> str:
+    """What there is where a mapping should be, as the end of a sentence."""
+    if values is not None:
+        return f"found {type(values).__name__}"
+    return "found null" if text.strip() else "but the file is empty"
 
 
 def _more_than(values: Any, most: int) -> bool:

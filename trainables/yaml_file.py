@@ -85,7 +85,8 @@ _Dumper.add_representer(
 def read_mapping(path: str | Path) -> dict[str, Any]:
     """The mapping that a YAML file holds; raises InputError in one line where it holds none."""
     try:
-        values = yaml.load(read_regular(path, _MOST_BYTES).decode(), Loader=_Loader)
+        text = read_regular(path, _MOST_BYTES).decode()
+        values = yaml.load(text, Loader=_Loader)
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror or error}", str(path)) from None
     except Exception as error:  # PyYAML raises nearly anything at a value that belies its tag
@@ -94,10 +95,20 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
         place = f"{path}:{mark.line + 1}" if mark else str(path)
         raise InputError(f"not valid YAML: {problem}", place) from None
     if not isinstance(values, dict):
-        raise InputError(f"expected a mapping, found {type(values).__name__}", str(path))
+        raise InputError(f"expected a mapping, {_found(values, text)}", str(path))
     if _more_than(values, _MOST_VALUES):
         raise InputError(f"holds more than {_MOST_VALUES:,} values, aliases told out", str(path))
     return values
+
+
+def _found(values: Any, text: str) -> str:
+    """What there is where a mapping should be, as the end of a sentence."""
+    if values is not None:
+        return f"found {type(values).__name__}"
+    lines = [line.strip() for line in text.splitlines()]
+    if any(line and not line.startswith("#") for line in lines):
+        return "found null"
+    return "but the file is empty" + (" except for comments" if any(lines) else "")
 
 
 def _more_than(values: Any, most: int) -> bool:

@@ -549,7 +549,10 @@ def test_plain_values_survive_yaml(
         (b"a: " + b"9" * 5000, "", "4300 digits"),
         (b"- 1\n", "", "expected a mapping, found list"),
         (b"just text\n", "", "expected a mapping, found str"),
-        (b"", "", "expected a mapping, found NoneType"),
+        (b"", "", "expected a mapping, but the file is empty"),
+        (b" \n\n", "", "expected a mapping, but the file is empty"),
+        (b"# seed: 1\n", "", "expected a mapping, but the file is empty except for comments"),
+        (b"# seed:\nnull\n", "", "expected a mapping, found null"),
     ],
 )
 def test_broken_yaml_is_one_line_with_its_place(

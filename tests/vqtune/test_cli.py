@@ -618,7 +618,7 @@ training: {samples: 160, reports: 2}
 """
 HOSTILE = {
     "missing": (None, "cannot be read: No such file or directory"),
-    "empty": ("", "expected a mapping, found NoneType"),
+    "empty": ("", "expected a mapping, but the file is empty"),
     "not YAML": ("codebook: {size: 16", "not valid YAML: "),
     "not text": (b"\xff\xfe\x00\x01", "not valid YAML: "),
     "a space": (TINY, "description: unknown key"),
