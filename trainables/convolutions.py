@@ -17,6 +17,7 @@ class ConvolutionModel:
     """The default VQ-VAE: strided convolutions and residual blocks (van den Oord et al. 2017)."""
 
     levels = 1
+    unstackable: str | None = None
     decoder_inputs = 1  # maps of latents that the decoder sees side by side
 
     def __init__(self, config: Convolutions, example_shape: tuple[int, ...], dim: int) -> None:

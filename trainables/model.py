@@ -24,6 +24,11 @@ class Model(Protocol):
 
     levels: int
 
+    @property
+    def unstackable(self) -> str | None:
+        """Why the lanes run one at a time, in one line; None where all run in one pass."""
+        ...
+
     def initial(self, seed: int) -> dict[str, Tensor]:
         """Fresh parameters of one lane, without the lane axis, on the CPU in float32."""
         ...

@@ -1,8 +1,9 @@
-"""A user's own encoder and decoder as a model: their modules, run lane by lane."""
+"""A user's own encoder and decoder as a model: their modules, for all lanes at once or in turn."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +12,12 @@ from trainables.config_model import FactoryModel
 from trainables.errors import InputError
 from trainables.factory import load_factory, told
 from trainables.model import Parameters, one_lane
+from trainables.stackable import why_in_turn
+from trainables.stacked_modules import run_in_turn, run_stacked
 
 
 class ModuleModel:
-    """A user's encoder and decoder, lane by lane."""
+    """A user's encoder and decoder: lanes in one pass if both allow it, else one after another."""
 
     levels = 1
 
@@ -58,6 +61,20 @@ class ModuleModel:
         """Dropout and the like draw from torch's own generator: set it for each lane and step."""
         self._seeds = list(seeds)
 
+    @functools.cached_property
+    def unstackable(self) -> str | None:
+        """Tried when first asked for, on modules made for that: a single trial never asks."""
+        lanes = [self.initial(seed) | self.buffers() for seed in range(2)]
+        values = {name: torch.stack([lane[name] for lane in lanes]) for name in lanes[0]}
+        trained = self.initial(0)
+        shapes = {"encoder": self.example_shape, "decoder": self._latent_shape}
+        for place, (side, shape) in enumerate(shapes.items()):
+            build = functools.partial(self._module, place)
+            mine, names = _of_side(side, values), list(_of_side(side, trained))
+            if reason := why_in_turn(build, mine, names, shape):
+                return f"{side}: {reason}"
+        return None
+
     def encode(self, parameters: Parameters, x: Tensor) -> list[Tensor]:
         """Inputs [L, B, C, ...] to latents [L, B, d, ...]."""
         return [self._run("encoder", self.encoder, parameters, x)]
@@ -73,16 +90,16 @@ class ModuleModel:
         return self._run("decoder", self.decoder, parameters, z_q[0])
 
     def _run(self, side: str, module: nn.Module, parameters: Parameters, x: Tensor) -> Tensor:
-        prefix = f"{side}."
-        mine = {k.removeprefix(prefix): v for k, v in parameters.items() if k.startswith(prefix)}
-        outputs = []
-        for i in range(x.shape[0]):
-            if self._seeds:
-                # Not the same noise in both: they may have layers of one shape.
-                torch.manual_seed(2 * self._seeds[i] + (side == "decoder"))
-            lane = {k: v[i] for k, v in mine.items()}
-            outputs.append(torch.func.functional_call(module, lane, (x[i],)))
-        return torch.stack(outputs)
+        mine = _of_side(side, parameters)
+        # One lane keeps to the plain call, and with it a trial its numbers to the last bit.
+        if x.shape[0] > 1 and self.unstackable is None:
+            return run_stacked(module, mine, x)
+        # Not the same noise in both: they may have layers of one shape.
+        seeds = [2 * seed + (side == "decoder") for seed in self._seeds]
+        return run_in_turn(module, mine, x, seeds)
+
+    def _module(self, place: int) -> nn.Module:
+        return self._modules(0)[place]
 
     def _modules(self, seed: int) -> tuple[nn.Module, nn.Module]:
         with torch.random.fork_rng(devices=[]):
@@ -110,6 +127,7 @@ class ModuleModel:
             with torch.no_grad():
                 [z] = self.encode(parameters, x)
                 if z.dim() == x.dim() and z.shape[:3] == (1, 2, self.dim):
+                    self._latent_shape = tuple(z.shape[2:])
                     out = self.decode(parameters, [z])
                     if out.shape == x.shape:
                         return
@@ -126,3 +144,9 @@ class ModuleModel:
             f"(2, {self.dim}, ...) with as many axes",
             self._where,
         )
+
+
+def _of_side(side: str, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What belongs to one of the two modules, under the module's own names."""
+    prefix = f"{side}."
+    return {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}

@@ -318,7 +318,12 @@ def test_a_factorys_parameters_come_from_the_lanes_seed() -> None:
 
 def test_a_users_modules_train_and_batch_norm_is_a_lanes_own() -> None:
     dataset = make_dataset()
-    trials = [factory_config("normed", seed) for seed in (1, 2)]
+    trials = []
+    for seed in (1, 2):
+        # In float64: the bias before the norm follows rounding, which Adam enlarges.
+        values = factory_config("normed", seed).to_dict()
+        values["training"]["precision"] = "float64"
+        trials.append(TrialConfig.from_dict(values))
     together = Stack(trials, dataset, CPU)
     together.advance(20)
     for lane, trial in enumerate(trials):
@@ -327,7 +332,7 @@ def test_a_users_modules_train_and_batch_norm_is_a_lanes_own() -> None:
         alone.advance(20)
         state = alone.lane_state(0)
         for name, value in together.lane_state(lane).items():
-            torch.testing.assert_close(value, state[name], rtol=1e-4, atol=1e-6, msg=name)
+            torch.testing.assert_close(value, state[name], rtol=1e-8, atol=1e-8, msg=name)
         changed = {name for name in state if not torch.equal(state[name], start[name])}
         assert {name for name in state if name.startswith("model.")} <= changed
         assert state["model.encoder.norm.num_batches_tracked"] == 20
