@@ -15,14 +15,17 @@ import torch
 from torch import Tensor
 
 from trainables.adam import LaneAdam
-from trainables.codebooks import Clock, Quantized, Quantizer
+from trainables.codebooks import Clock, Plan, Quantized, Quantizer
 from trainables.config import TrialConfig
 from trainables.data import Dataset
 from trainables.errors import InputError
 from trainables.feed import Feed, Order
 from trainables.model import from_latents, to_latents
 from trainables.model_kinds import build_model
-from trainables.schedule import cosine_fall, warm_rise
+from trainables.schedule import LaneRates
+
+# What the host knows of a step, for each quantizer.
+Plans = tuple[Plan, ...]
 
 # Steps whose places in the data travel to the device in one transfer.
 _CHUNK = 64
@@ -32,22 +35,28 @@ class Stack:
     """Everything that trains: parameters, optimiser, codebooks and where each lane stands."""
 
     def __init__(
-        self, trials: Sequence[TrialConfig], dataset: Dataset, device: torch.device | None = None
+        self,
+        trials: Sequence[TrialConfig],
+        dataset: Dataset,
+        device: torch.device | None = None,
+        seed: bool = True,
     ) -> None:
         """Set up one lane a trial; k-means seeding happens here.
+
+        Without `seed` there is none, for lanes that will all be loaded.
 
         Raises:
             InputError: trials of different signatures, or a model that does not fit the data.
         """
         if len({trial.signature() for trial in trials}) != 1:
             raise InputError("trials of one stack must have the same signature", "stack")
-        self.trials = list(trials)
+        self.trials, self._split = list(trials), dataset.train
         config = trials[0]
         self.device = device or default_device()
         self.dtype, self.autocast = precision(config.training.precision, self.device)
         self.batch_size = config.training.batch_size
         self.feed = Feed(dataset.train, dataset.clip_frames, self.device, self.dtype)
-        self.orders = [Order(dataset.train, trial.seed) for trial in trials]
+        self.orders = [Order(self._split, trial.seed) for trial in trials]
         self.model = build_model(config.model, dataset.example_shape, config.codebook.dim)
         self.seeds = torch.tensor([trial.seed for trial in trials], device=self.device)
         configs = [trial.codebook for trial in trials]
@@ -58,23 +67,23 @@ class Stack:
         ]
         self.buffers = self._stacked([self.model.buffers() for _ in trials])
         initial = self._stacked([self.model.initial(trial.seed) for trial in trials])
-        rates = self._per_lane([trial.training.lr for trial in trials])
         self._model_names = list(initial)
-        self.adam = LaneAdam(initial | self._of_quantizers("trained"), rates)
+        self.rates = LaneRates(self.trials, self.device, self.dtype)
+        self.adam = LaneAdam(initial | self._of_quantizers("trained"), self.rates.model)
         self.codebook_adam: LaneAdam | None = None
         codes = self._of_quantizers("trained_codes")
         if codes:
-            ratios = self._per_lane([_of_update(trial, "lr_ratio") for trial in trials])
-            self.codebook_adam = LaneAdam(codes, rates * ratios)
+            self.codebook_adam = LaneAdam(codes, self.rates.codes)
         self._adopt()
-        self._schedules(trials)
         self.samples = [0 for _ in trials]
         self.steps = [0 for _ in trials]
-        self.clock_samples = torch.zeros(len(trials), dtype=torch.int64, device=self.device)
-        self.clock_steps = torch.zeros_like(self.clock_samples)
-        self.finite = torch.ones(len(trials), dtype=torch.bool, device=self.device)
+        zeros = torch.zeros(len(trials), dtype=torch.int64, device=self.device)
+        self.counters = {"samples": zeros, "steps": zeros.clone(), "finite": zeros == 0}
         self.totals: dict[str, Tensor] = {}
-        self._seed_codebook(config, dataset)
+        # What runs a step that is planned: itself, or what has captured it.
+        self.runner: Callable[[Tensor, Plans], None] = self.run
+        if seed:
+            self._seed_codebook(config, dataset)
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -88,8 +97,12 @@ class Stack:
             steps: how many.
             progress: called after every few steps with the first lane's samples so far.
         """
-        self.model.train(True)
         self.totals = {}
+        self.train(steps, progress)
+
+    def train(self, steps: int, progress: Callable[[int], None] | None = None) -> None:
+        """What `advance` does, with the totals going on from where they are."""
+        self.model.train(True)
         while steps > 0:
             chunk = min(steps, _CHUNK)
             count = chunk * self.batch_size
@@ -106,27 +119,36 @@ class Stack:
 
     def step(self, x: Tensor) -> None:
         """One training step on examples [L, B, C, ...]."""
-        before = list(self.samples)
-        self.samples = [n + self.batch_size for n in before]
-        self.steps = [n + 1 for n in self.steps]
-        samples_before = self.clock_samples
-        self.clock_samples = samples_before + self.batch_size
-        self.clock_steps = self.clock_steps + 1
-        clock = Clock(
-            samples_before, self.clock_samples, self.clock_steps, self.seeds, tuple(self.steps)
-        )
-
-        weights = self.weights
+        plans = self.plan()
         lanes = zip(self.trials, self.steps, strict=True)
         self.model.draw([(trial.seed << 32) + step for trial, step in lanes])
+        self.runner(x, plans)
+
+    def plan(self) -> Plans:
+        """Count a step on the host, and say what it knows of it."""
+        before = self.samples
+        self.samples = [n + self.batch_size for n in before]
+        self.steps = [n + 1 for n in self.steps]
+        return tuple(q.plan(before, self.samples, self.steps) for q in self.quantizers)
+
+    def run(self, x: Tensor, plans: Plans) -> None:
+        """The step itself: which operators run depends on the plans and on `layout` alone."""
+        counters = self.counters
+        before, steps = counters["samples"], counters["steps"] + 1
+        after = before + self.batch_size
+        counters["samples"], counters["steps"] = after, steps
+        clock = Clock(before, after, steps, self.seeds)
+
+        weights = self.weights
         with self._autocast():
             features = self.model.encode(weights, x)
         quantized: list[Quantized] = []
         z_q: list[Tensor] = []
-        for quantizer in self.quantizers:
+        for quantizer, plan in zip(self.quantizers, plans, strict=True):
             with self._autocast():
                 z = self.model.latents(weights, features, z_q)
-            quantized.append(quantizer.quantize(to_latents(z.to(self.dtype)), clock))
+            latents = to_latents(z.to(self.dtype))
+            quantized.append(quantizer.quantize(latents, clock, most=plan.most))
             z_q.append(from_latents(quantized[-1].z_q, z))
         with self._autocast():
             x_hat = self.model.decode(weights, z_q)
@@ -134,7 +156,7 @@ class Stack:
         loss = functools.reduce(operator.add, (q.loss for q in quantized), recon_loss)
 
         parameters = list(self.adam.parameters.values())
-        rate, codes_rate = self._rates(clock)
+        rate, codes_rate = self.rates.factors(before, after)
         # A user's modules may have parameters that they never use: their gradient is zero.
         if self.codebook_adam is None:
             gradients = torch.autograd.grad(loss.sum(), parameters, materialize_grads=True)
@@ -146,14 +168,62 @@ class Stack:
             )
             self.adam.step(gradients[: len(parameters)], rate)
             self.codebook_adam.step(gradients[len(parameters) :], codes_rate)
-        for quantizer, one in zip(self.quantizers, quantized, strict=True):
-            quantizer.after_step(one, before, self.samples)
+        for quantizer, one, plan in zip(self.quantizers, quantized, plans, strict=True):
+            quantizer.finish(one, plan.due)
 
-        self.finite &= loss.detach().isfinite()
+        counters["finite"] = counters["finite"] & loss.detach().isfinite()
         self._add("recon_loss", recon_loss.detach())
         for one in quantized:
             for name, term in one.terms.items():
                 self._add(name, term)
+
+    @property
+    def finite(self) -> Tensor:
+        """Whether every loss of a lane was finite so far, bool [L]."""
+        return self.counters["finite"]
+
+    @property
+    def layout(self) -> tuple[object, ...]:
+        """What of the lanes' settings decides which operators a step runs."""
+        return (self.rates.scheduled, *(q.layout for q in self.quantizers))
+
+    @property
+    def rebindable(self) -> list[dict[str, Tensor]]:
+        """All that a step may set to new tensors, where it does not change them in place."""
+        quantizers = [book for q in self.quantizers for book in q.rebindable]
+        return [self.counters, self.totals, *quantizers]
+
+    def put(self, lane: int, trial: TrialConfig, state: dict[str, Tensor], samples: int) -> None:
+        """Let another trial of the same signature have a lane; the others do not notice.
+
+        Args:
+            lane: whose.
+            trial: its config.
+            state: of the trial, as `lane_state` gives it.
+            samples: that it has drawn.
+
+        Raises:
+            InputError: another signature, or a state that is not such a trial's.
+        """
+        if trial.signature() != self.trials[lane].signature():
+            raise InputError("trials of one stack must have the same signature", "stack")
+        self.trials[lane], self.orders[lane] = trial, Order(self._split, trial.seed)
+        self.seeds[lane] = trial.seed
+        for quantizer in self.quantizers:
+            quantizer.set_lane(lane, trial.codebook, trial.training.samples)
+        self.rates.take(self.trials)
+        self.load_lane(lane, state, samples)
+        self.clear_totals(lane)
+
+    def clear_totals(self, lane: int) -> None:
+        """Let a lane's totals begin anew."""
+        for total in self.totals.values():
+            total[lane] = 0
+
+    def lane_totals(self, lane: int) -> dict[str, float]:
+        """The loss and each term that counts in a lane, summed over steps; waits for the device."""
+        counts = {"recon_loss"}.union(*(q.weighs(lane) for q in self.quantizers))
+        return {name: float(total[lane]) for name, total in self.totals.items() if name in counts}
 
     @torch.no_grad()
     def encode(self, x: Tensor, through: Callable[[Quantizer, Tensor], Tensor]) -> list[Tensor]:
@@ -215,8 +285,7 @@ class Stack:
                 tensors[f"{prefix}.steps"] = adam.steps
                 for moment, values in adam.moments().items():
                     tensors |= {f"{prefix}.{moment}.{k}": v for k, v in values.items()}
-        tensors["samples"], tensors["steps"] = self.clock_samples, self.clock_steps
-        tensors["finite"] = self.finite
+        tensors |= self.counters
         # To a codebook its groups are lanes.
         lanes = len(self.trials)
         return {
@@ -260,32 +329,12 @@ class Stack:
     def _level(self, place: int) -> str:
         return "" if len(self.quantizers) == 1 else f"{('top', 'bottom')[place]}."
 
-    def _schedules(self, trials: Sequence[TrialConfig]) -> None:
-        training = [trial.training for trial in trials]
-        finals = [_of_update(trial, "lr_final") for trial in trials]
-        self._budget = self._per_lane([t.samples for t in training])
-        self._warmup = self._per_lane([t.warmup for t in training])
-        self._lr_final = self._per_lane([t.lr_final for t in training])
-        self._codes_final = self._per_lane(finals)
-        self._scheduled = any(t.warmup > 0 or t.lr_final < 1 for t in training) or min(finals) < 1
-
-    def _rates(self, clock: Clock) -> tuple[Tensor | None, Tensor | None]:
-        """Factors [L] on the learning rates of the model and of the codes in this step."""
-        if not self._scheduled:
-            return None, None
-        before, after = clock.samples_before / self._budget, clock.samples / self._budget
-        rate = warm_rise(after, self._warmup) * cosine_fall(before, self._lr_final)
-        return rate, rate * cosine_fall(before, self._codes_final)
-
     def _stacked(self, lanes: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         stacked = {name: torch.stack([lane[name] for lane in lanes]) for name in lanes[0]}
         return {
             name: value.to(self.device, self.dtype if value.is_floating_point() else None)
             for name, value in stacked.items()
         }
-
-    def _per_lane(self, values: list[float]) -> Tensor:
-        return torch.tensor(values, device=self.device, dtype=self.dtype)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast)
@@ -305,11 +354,6 @@ class _Pool:
             self.latents.append(z)
             self.count += z.shape[1]
         return quantizer.embed(quantizer.look_up(z))
-
-
-def _of_update(trial: TrialConfig, name: str) -> float:
-    """A setting of the update rules that train codes; of the others it does not matter."""
-    return float(getattr(trial.codebook.update, name, 1.0))
 
 
 def default_device() -> torch.device:

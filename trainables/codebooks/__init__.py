@@ -9,7 +9,7 @@ from trainables.codebooks.codebook import Codebook
 from trainables.codebooks.menu import TECHNIQUES
 from trainables.codebooks.module import Output, VectorQuantizer
 from trainables.codebooks.nearest import nearest_codes
-from trainables.codebooks.quantizer import Quantized, Quantizer
+from trainables.codebooks.quantizer import Plan, Quantized, Quantizer
 from trainables.codebooks.technique import Clock, Replacement, Step, Technique
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Clock",
     "Codebook",
     "Output",
+    "Plan",
     "Quantized",
     "Quantizer",
     "Replacement",

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from trainables import noise
+from trainables.codebooks.lane_settings import HostSettings, LaneSettings
 from trainables.codebooks.menu import TECHNIQUES
 from trainables.codebooks.straight_through import straight_through
 from trainables.codebooks.sync import ALONE
@@ -27,6 +28,9 @@ from trainables.codebooks.technique import (
 )
 from trainables.config_block import Block
 from trainables.config_codebook import CodebookConfig
+
+# Names of the techniques that could maintain in a step.
+Due = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -66,29 +70,20 @@ class Codebook:
         dtype: torch.dtype,
     ) -> None:
         """Draw the codes, and let the techniques set up their state."""
-        config, times = configs[0], len(seeds) // len(configs)
+        config = configs[0]
         self.size, self.dim, self.seeds, self.sync = config.size, dim, seeds, ALONE
         # Gives the dimensions that codes may have, [L, 1, d] of 0 and 1; all where None.
         self.open_dims: Callable[[], Tensor] | None = None
         blocks = {type(block): name for name, block in _blocks(config).items()}
         order = [kind for kind in TECHNIQUES if kind in blocks]
         self.techniques = [TECHNIQUES[kind](getattr(config, blocks[kind])) for kind in order]
+        self._blocks = [blocks[kind] for kind in order]
         self.host_settings = [
-            {
-                technique.name: technique.lane_settings(getattr(lane, blocks[kind]), budget)
-                for technique, kind in zip(self.techniques, order, strict=True)
-            }
-            for lane, budget in zip(configs, samples, strict=True)
+            self._host_settings(lane, budget) for lane, budget in zip(configs, samples, strict=True)
         ]
-        # Equal settings are one tensor, so that techniques know what they can share.
-        known: dict[str, Tensor] = {}
-        self.settings: dict[str, dict[str, Tensor]] = {t.name: {} for t in self.techniques}
-        for t in self.techniques:
-            for key in self.host_settings[0][t.name]:
-                values = [host[t.name][key] for host in self.host_settings for _ in range(times)]
-                if repr(values) not in known:
-                    known[repr(values)] = lane_tensor(values, device, dtype)
-                self.settings[t.name][key] = known[repr(values)]
+        self.settings = LaneSettings(device, dtype)
+        self._penalises: list[Technique] = []
+        self._take_settings()
         # Of moments that most techniques leave alone, the ones that do act.
         self._prepares = [t for t in self.techniques if _acts(t, "prepare")]
         self._views = [t for t in self.techniques if _acts(t, "view")]
@@ -96,7 +91,6 @@ class Codebook:
         self._estimates = [t for t in self.techniques if _acts(t, "estimate")]
         self._makes = [t for t in self.techniques if _acts(t, "codebook")]
         self._settles = [t for t in self.techniques if _acts(t, "settle")]
-        self._penalises = [t for t in self.techniques if self._weighs(t)]
         self.view = self._views[0].view if self._views else as_it_is
         shape = Shape(len(seeds), self.size, dim, device, dtype)
         # Uniform in +-1/K, as common PyTorch VQ-VAEs have it (bshall/ZeroSpeech); the first one,
@@ -110,6 +104,14 @@ class Codebook:
             self.trained += technique.trained
         self._remake()
         self.set_all()
+
+    def set_lane(self, lane: int, config: CodebookConfig, samples: int) -> None:
+        """Let another trial have a lane: its settings and, from `seeds`, its draws.
+
+        The state stays: whoever puts the trial there brings it.
+        """
+        self.host_settings[lane] = self._host_settings(config, samples)
+        self._take_settings()
 
     def set_all(self) -> None:
         """Let every technique know the codes as they are."""
@@ -201,10 +203,27 @@ class Codebook:
             return Assigned(step, step.z_e.new_zeros(step.z_e.shape[0]), terms)
         return Assigned(step, functools.reduce(operator.add, terms.values()), terms)
 
-    def _weighs(self, technique: Technique) -> bool:
+    @property
+    def penalises(self) -> list[str]:
+        """The techniques whose penalty counts in some lane."""
+        return [technique.name for technique in self._penalises]
+
+    def weighs(self, lane: int) -> list[str]:
+        """The techniques whose penalty counts in a lane."""
+        return [t.name for t in self.techniques if self._weighs(t, self.host_settings[lane])]
+
+    def _weighs(self, technique: Technique, host: HostSettings) -> bool:
         by = technique.weighed_by
-        weights = [1.0 if by is None else host[technique.name][by] for host in self.host_settings]
-        return _acts(technique, "penalise") and any(weights)
+        return _acts(technique, "penalise") and (by is None or bool(host[technique.name][by]))
+
+    def _host_settings(self, config: CodebookConfig, samples: int) -> HostSettings:
+        pairs = zip(self.techniques, self._blocks, strict=True)
+        return {t.name: t.lane_settings(getattr(config, block), samples) for t, block in pairs}
+
+    def _take_settings(self) -> None:
+        self.settings.take(self.host_settings, len(self.seeds) // len(self.host_settings))
+        hosts = self.host_settings
+        self._penalises = [t for t in self.techniques if any(self._weighs(t, h) for h in hosts)]
 
     def estimate(self, step: Step) -> Tensor:
         """What the decoder gets, [L, N, d]; its gradient goes to the latents."""
@@ -214,7 +233,15 @@ class Codebook:
                 return z_q
         return straight_through(step.z_e, step.chosen)
 
-    @torch.no_grad()
+    def due(self, before: Sequence[int], after: Sequence[int]) -> Due:
+        """The techniques that could maintain in a step; all of it known to the host.
+
+        Args:
+            before: samples drawn by each lane before the step.
+            after: the same after the step.
+        """
+        return tuple(t.name for t in self.techniques if self._due(t, before, after))
+
     def after_step(self, step: Step, before: Sequence[int], after: Sequence[int]) -> None:
         """Update and maintain after the optimiser's step.
 
@@ -223,11 +250,16 @@ class Codebook:
             before: samples drawn by each lane before the step, known to the host.
             after: the same after the step.
         """
+        self.finish(step, self.due(before, after))
+
+    @torch.no_grad()
+    def finish(self, step: Step, due: Due) -> None:
+        """What `after_step` does, where it is known what is due."""
         done = step.detached()
         for technique in self.techniques:
             self._set(technique.update(self.state, done, self.settings[technique.name]))
         for technique in self.techniques:
-            if not self._due(technique, before, after):
+            if technique.name not in due:
                 continue
             new, replacement = technique.maintain(self.state, done, self.settings[technique.name])
             self._set(new)
@@ -272,9 +304,3 @@ def _acts(technique: Technique, moment: str) -> bool:
 def _blocks(config: CodebookConfig) -> dict[str, Block]:
     named = {name: getattr(config, name) for name in type(config).model_fields}
     return {name: block for name, block in named.items() if isinstance(block, Block)}
-
-
-def lane_tensor(values: list[float], device: torch.device, dtype: torch.dtype) -> Tensor:
-    """A setting of every lane, [L]: int64 where all are whole, else of the codebook's type."""
-    whole = all(isinstance(value, int) for value in values)
-    return torch.tensor(values, dtype=torch.int64 if whole else dtype, device=device)

@@ -289,9 +289,10 @@ class VectorQuantizer(nn.Module):
             self.samples_drawn + drawn,
             self.steps_done + 1,
             self._quantizer.seeds,
-            (self._steps + 1,),
         )
-        quantized = self._quantizer.quantize(latents, clock, mask)
+        dropout = self._quantizer.dropout
+        most = dropout.most([self._steps + 1]) if dropout else None
+        quantized = self._quantizer.quantize(latents, clock, mask, most)
         self._take(self._quantizer.state)  # running statistics of a normalization
         self._pending = _Pending(quantized.detached(), drawn, sync is not ALONE)
         return quantized

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from trainables import noise
 from trainables.codebooks.batch_norm import BatchNorm
-from trainables.codebooks.codebook import Assigned, Codebook, lane_tensor
+from trainables.codebooks.codebook import Assigned, Codebook, Due
 from trainables.codebooks.dim_growth import DimGrowth
 from trainables.codebooks.groups import join_groups, split_groups
+from trainables.codebooks.lane_settings import HostSettings, LaneSettings
 from trainables.codebooks.layer_norm import LayerNorm
 from trainables.codebooks.projection import Projection
 from trainables.codebooks.residual import Dropout, quantize_chain
@@ -58,6 +59,19 @@ class Quantized:
         return replace(self, z_q=self.z_q.detach(), loss=self.loss.detach(), steps=steps)
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What the host knows of a step of one quantizer.
+
+    Attributes:
+        due: the techniques of each level that could maintain.
+        most: the most levels that a lane uses; None for all.
+    """
+
+    due: tuple[Due, ...]
+    most: int | None
+
+
 class Quantizer:
     """Everything between encoder and decoder, for all lanes of a stack.
 
@@ -85,29 +99,45 @@ class Quantizer:
         self.groups = config.groups.count if config.groups else 1
         self.levels = config.residual.levels if config.residual else 1
         self.streams = self.levels * self.groups
-        self.seeds = seeds
+        self.seeds, self.place = seeds, place
+        self._configs, self._samples = list(configs), list(samples)
         like = torch.zeros((), device=device, dtype=dtype)
-        chances = [lane.residual.dropout if lane.residual else 0.0 for lane in configs]
-        self.dropout = Dropout(self.levels, chances, seeds, like) if any(chances) else None
         dim = config.lookup_dim // self.groups
         self.codebooks = [
-            Codebook(configs, samples, self._seeds(place, level), dim, device, dtype)
+            Codebook(configs, samples, self._seeds(level), dim, device, dtype)
             for level in range(self.levels)
         ]
         self.state: State = {}
         self.transforms: list[Transform] = []
-        self.settings: dict[str, dict[str, Tensor]] = {}
-        key = self._seeds(place, 0)[:: self.groups]
-        for transform, blocks in _transforms(configs, self.groups):
+        key = self._seeds(0)[:: self.groups]
+        for transform, _ in _transforms(config, self.groups):
             self.transforms.append(transform)
             self.state |= transform.start(len(configs), config.dim, key, like)
-            pairs = zip(blocks, samples, strict=True)
-            hosts = [transform.lane_settings(b, n) if b else {} for b, n in pairs]
-            self.settings[transform.name] = {
-                name: lane_tensor([host[name] for host in hosts], device, dtype)
-                for name in hosts[0]
-            }
+        self.settings = LaneSettings(device, dtype)
+        self.dropout: Dropout | None = None
+        self._take_settings()
         self._close_dims()
+
+    def set_lane(self, lane: int, config: CodebookConfig, samples: int) -> None:
+        """Let another trial of the same signature have a lane, its seed in `seeds` already.
+
+        The state stays: whoever puts the trial there brings it.
+        """
+        self._configs[lane], self._samples[lane] = config, samples
+        for level, book in enumerate(self.codebooks):
+            book.seeds.copy_(self._seeds(level))
+            book.set_lane(lane, config, samples)
+        self._take_settings()
+
+    @property
+    def layout(self) -> tuple[object, ...]:
+        """What of the lanes' settings decides which operators a step runs."""
+        books = [(book.settings.layout, tuple(book.penalises)) for book in self.codebooks]
+        return (self.settings.layout, self.dropout is not None, *books)
+
+    def weighs(self, lane: int) -> set[str]:
+        """The terms that count in a lane."""
+        return {name for book in self.codebooks for name in book.weighs(lane)}
 
     @property
     def trained(self) -> dict[str, Tensor]:
@@ -139,6 +169,11 @@ class Quantizer:
         for level, book in enumerate(self.codebooks):
             found |= {self._prefix(level) + name: value for name, value in book.state.items()}
         return found
+
+    @property
+    def rebindable(self) -> list[State]:
+        """The dictionaries behind `all_state`."""
+        return [self.state, *(book.state for book in self.codebooks)]
 
     def set_state(self, state: State) -> None:
         """Make these tensors, named as in `all_state`, the state."""
@@ -199,13 +234,27 @@ class Quantizer:
         prepared = self.codebooks[0].prepare(split_groups(z, self.groups))
         return self._leave(join_groups(prepared, self.groups))
 
-    def quantize(self, z_e: Tensor, clock: Clock, mask: Tensor | None = None) -> Quantized:
+    def plan(self, before: Sequence[int], after: Sequence[int], steps: Sequence[int]) -> Plan:
+        """What the host knows of a step: it decides which operators run, and nothing else does.
+
+        Args:
+            before: samples drawn by each lane before the step.
+            after: the same after the step.
+            steps: the step's number in each lane, from 1.
+        """
+        most = self.dropout.most(steps) if self.dropout else None
+        return Plan(tuple(book.due(before, after) for book in self.codebooks), most)
+
+    def quantize(
+        self, z_e: Tensor, clock: Clock, mask: Tensor | None = None, most: int | None = None
+    ) -> Quantized:
         """Look up latents [L, N, d] and penalise them; gradients reach encoder and codes.
 
         Args:
             z_e: latents.
             clock: where each lane stands.
             mask: bool [L, N], latents that count; all where None.
+            most: the plan's, where there is one.
         """
         z, new = self._enter(z_e, mask, fit=True)
         self.state |= new
@@ -217,7 +266,7 @@ class Quantizer:
             assigned = [book.assign(z, clock.for_lanes(book.seeds), mask)]
             step = assigned[0].step
         else:
-            assigned, step = quantize_chain(self.codebooks, z, clock, mask, self.dropout)
+            assigned, step = quantize_chain(self.codebooks, z, clock, mask, self.dropout, most)
         z_q = self._leave(join_groups(self.codebooks[0].estimate(step), self.groups))
         codes = torch.stack([one.step.codes for one in assigned], dim=1)
         if self.groups > 1:
@@ -225,7 +274,6 @@ class Quantizer:
         loss, terms = self._by_lane(assigned)
         return Quantized(z_q, codes, loss, terms, [one.step for one in assigned], clock)
 
-    @torch.no_grad()
     def after_step(self, quantized: Quantized, before: Sequence[int], after: Sequence[int]) -> None:
         """Update and maintain after the optimiser's step.
 
@@ -234,8 +282,13 @@ class Quantizer:
             before: samples drawn by each lane before the step, known to the host.
             after: the same after the step.
         """
-        for book, step in zip(self.codebooks, quantized.steps, strict=True):
-            book.after_step(step, before, after)
+        self.finish(quantized, tuple(book.due(before, after) for book in self.codebooks))
+
+    @torch.no_grad()
+    def finish(self, quantized: Quantized, due: Sequence[Due]) -> None:
+        """What `after_step` does, where it is known what is due in each level."""
+        for book, step, now in zip(self.codebooks, quantized.steps, due, strict=True):
+            book.finish(step, now)
         for transform in self.transforms:
             settings = self.settings[transform.name]
             self.state |= transform.update(self.state, quantized.clock, settings)
@@ -287,31 +340,40 @@ class Quantizer:
                 book.open_dims = self._open_dims
                 book.set_all()
 
-    def _seeds(self, place: int, level: int) -> Tensor:
+    def _take_settings(self) -> None:
+        hosts: list[HostSettings] = [{} for _ in self._configs]
+        for host, config, samples in zip(hosts, self._configs, self._samples, strict=True):
+            for transform, block in _transforms(config, self.groups):
+                host[transform.name] = transform.lane_settings(block, samples) if block else {}
+        self.settings.take(hosts)
+        chances = [lane.residual.dropout if lane.residual else 0.0 for lane in self._configs]
+        like = self.codebooks[0].state["codebook"]
+        used = Dropout(self.levels, chances, self.seeds, like) if any(chances) else None
+        if used is not None and self.dropout is not None:
+            used.chances = self.dropout.chances.copy_(used.chances)
+        self.dropout = used
+
+    def _seeds(self, level: int) -> Tensor:
         """A seed for each stream of a level, int64 [L * G]; the first stream has the lane's own."""
         seeds = self.seeds.repeat_interleave(self.groups)
         group = torch.arange(self.groups, device=seeds.device).repeat(len(self.seeds))
-        stream = place * MOST_STREAMS + level * self.groups + group
+        stream = self.place * MOST_STREAMS + level * self.groups + group
         return torch.where(stream == 0, seeds, noise.fold(seeds, 7070 + stream))
 
     def _prefix(self, level: int) -> str:
         return "" if self.levels == 1 else f"{level}."
 
 
-def _transforms(
-    configs: Sequence[CodebookConfig], groups: int
-) -> list[tuple[Transform, list[Block | None]]]:
-    """The transforms that the first config asks for, each with its block of every lane."""
-    config = configs[0]
-    found: list[tuple[Transform, list[Block | None]]] = []
+def _transforms(config: CodebookConfig, groups: int) -> list[tuple[Transform, Block | None]]:
+    """The transforms that a config asks for, each with its block."""
+    found: list[tuple[Transform, Block | None]] = []
     if config.normalization is not None:
-        batch = isinstance(config.normalization, BatchNormConfig)
-        kind = BatchNorm if batch else LayerNorm
-        found.append((kind(config.normalization), [lane.normalization for lane in configs]))
+        kind = BatchNorm if isinstance(config.normalization, BatchNormConfig) else LayerNorm
+        found.append((kind(config.normalization), config.normalization))
     inner = config.lookup_dim
     if config.dim_growth is not None:
         growth = DimGrowth(inner, config.dim_growth.start, groups)
-        found.append((growth, [lane.dim_growth for lane in configs]))
+        found.append((growth, config.dim_growth))
     elif config.low_dim is not None or inner != config.dim:
-        found.append((Projection(inner), [None for _ in configs]))
+        found.append((Projection(inner), None))
     return found

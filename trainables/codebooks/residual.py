@@ -22,6 +22,7 @@ def quantize_chain(
     clock: Clock,
     mask: Tensor | None,
     dropout: Dropout | None,
+    most: int | None = None,
 ) -> tuple[list[Assigned], Step]:
     """Quantize level by level: what each gives, and the step of their sum for the decoder.
 
@@ -34,10 +35,12 @@ def quantize_chain(
         clock: where each lane stands, groups not repeated.
         mask: bool [L, N], latents that count; all where None.
         dropout: which levels a step uses; all where None.
+        most: the most levels that a lane uses in this step, where the host knows; the others are
+            passed over.
     """
-    used = most = None
+    used = None
     if dropout is not None:
-        used, most = dropout.draw(clock)
+        used = levels_used(dropout.levels, dropout.chances, clock)
         used = used.repeat_interleave(z.shape[0] // used.shape[0])
     rest, total, assigned = z, torch.zeros_like(z), []
     for level, book in enumerate(codebooks):
@@ -75,13 +78,10 @@ class Dropout:
         # The host's are as rounded as the device's.
         self._lanes = list(zip(self.chances.tolist(), seeds.tolist(), strict=True))
 
-    def draw(self, clock: Clock) -> tuple[Tensor, int | None]:
-        """Levels that each lane uses, int64 [L], and the most of any lane, if the host can tell."""
-        used = levels_used(self.levels, self.chances, clock)
-        if not clock.host_step:
-            return used, None
-        lanes = zip(self._lanes, clock.host_step, strict=True)
-        return used, max(levels_used_on_host(self.levels, p, seed, n) for (p, seed), n in lanes)
+    def most(self, steps: Sequence[int]) -> int:
+        """The most levels that a lane uses in the step of this number in each lane."""
+        lanes = zip(self._lanes, steps, strict=True)
+        return max(levels_used_on_host(self.levels, p, seed, n) for (p, seed), n in lanes)
 
 
 def levels_used_on_host(levels: int, dropout: float, seed: int, step: int) -> int:

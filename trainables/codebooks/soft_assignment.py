@@ -17,14 +17,16 @@ def soft_assignment(state: State, step: Step, temperature: Tensor) -> Tensor:
     s is the step's mean squared distance to the nearest code, so that the temperature [L] does not
     depend on the scale of the latents. Techniques of one temperature share it.
     """
-    key = ("soft assignment", id(temperature))
-    if key in step.shared:
-        return step.shared[key]
+    return step.once(
+        ("soft assignment", id(temperature)), lambda: _soft_assignment(state, step, temperature)
+    )
+
+
+def _soft_assignment(state: State, step: Step, temperature: Tensor) -> Tensor:
     z_e, codebook = step.view(step.z_e), step.view(state["codebook"])
     nearest = step.view(step.chosen).detach()
     scale = step.mean((z_e.detach() - nearest).square().sum(-1))
-    step.shared[key] = soft_codes(z_e, codebook, temperature * scale, state.get("usable"))
-    return step.shared[key]
+    return soft_codes(z_e, codebook, temperature * scale, state.get("usable"))
 
 
 def soft_codes(z_e: Tensor, codebook: Tensor, softness: Tensor, usable: Tensor | None) -> Tensor:

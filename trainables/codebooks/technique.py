@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -48,14 +47,12 @@ class Clock:
         samples: drawn with the step.
         step: the step's number, from 1.
         seed: of the lane.
-        host_step: `step` as the host knows it; empty where it does not.
     """
 
     samples_before: Tensor
     samples: Tensor
     step: Tensor
     seed: Tensor
-    host_step: tuple[int, ...] = ()
 
     def crossed(self, period: Tensor) -> Tensor:
         """Whether a multiple of `period` samples [L] lies in the step just done: bool [L]."""
@@ -108,14 +105,32 @@ class Step:
     # What several techniques compute alike in one step, by what it depends on.
     shared: dict[Hashable, Tensor] = field(default_factory=dict)
 
-    @cached_property
+    @property
     def flat_codes(self) -> Tensor:
         """Codes numbered through all lanes: int64 [L * N]."""
-        return flatten_codes(self.codes, self.size)
+        return self.once("flat codes", lambda: flatten_codes(self.codes, self.size))
 
-    @cached_property
+    @property
     def counts(self) -> Tensor:
         """How many latents chose each code: [L, K], in the latents' dtype."""
+        return self.once("counts", self._counts)
+
+    @property
+    def sums(self) -> Tensor:
+        """Sum of the latents that chose each code: [L, K, d]."""
+        return self.once("sums", self._sums)
+
+    def once(self, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
+        """What several techniques compute alike, computed for the first of them."""
+        if key not in self.shared:
+            self.shared[key] = make()
+        return self.shared[key]
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Mean over the latents that count: [L, N, ...] to [L, ...]."""
+        return moments.mean(values, self.mask)
+
+    def _counts(self) -> Tensor:
         lanes = self.codes.shape[0]
         zeros = self.z_e.new_zeros(lanes * self.size)
         if self.mask is None:
@@ -125,18 +140,12 @@ class Step:
         counts = zeros.index_add_(0, self.flat_codes, weights).view(lanes, self.size)
         return self.sync.total(counts)
 
-    @cached_property
-    def sums(self) -> Tensor:
-        """Sum of the latents that chose each code: [L, K, d]."""
+    def _sums(self) -> Tensor:
         lanes, _, dim = self.z_e.shape
         z_e = self.z_e if self.mask is None else self.z_e * self.mask.unsqueeze(-1)
         zeros = self.z_e.new_zeros(lanes * self.size, dim)
         zeros.index_add_(0, self.flat_codes, z_e.reshape(-1, dim))
         return self.sync.total(zeros.view(lanes, self.size, dim))
-
-    def mean(self, values: Tensor) -> Tensor:
-        """Mean over the latents that count: [L, N, ...] to [L, ...]."""
-        return moments.mean(values, self.mask)
 
     def detached(self) -> Step:
         """The same record without the graph, and without what only penalties share."""

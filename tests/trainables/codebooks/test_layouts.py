@@ -184,12 +184,13 @@ def test_levels_that_no_lane_uses_are_passed_over_without_a_trace() -> None:
         "entropy": {"weight": 0.1},
     }
     told, untold = (make_quantizer(8, 3, lanes=2, **blocks) for _ in range(2))
+    assert told.dropout is not None
     for i in range(20):
         z = noise(2, 40, 3, seed=i).requires_grad_()
         times = [torch.tensor([n, n]) for n in (i, i + 1, i + 1)]
         losses = []
-        for quantizer, host in ((told, (i + 1, i + 1)), (untold, ())):
-            quantized = quantizer.quantize(z, Clock(*times, torch.arange(2), host))
+        for quantizer, most in ((told, told.dropout.most([i + 1, i + 1])), (untold, None)):
+            quantized = quantizer.quantize(z, Clock(*times, torch.arange(2)), most=most)
             total = quantized.loss.sum() + quantized.z_q.square().sum()
             losses.append(torch.autograd.grad(total, z)[0])
             quantizer.after_step(quantized, [i, i], [i + 1, i + 1])

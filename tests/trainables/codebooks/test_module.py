@@ -77,8 +77,9 @@ def test_it_is_the_quantizer_of_a_trial(mix: str) -> None:
     losses = train(vq, 50)
     for i in range(50):
         numbers = (4 * i, 4 * i + 4, i + 1)
-        clock = Clock(*(torch.tensor([n]) for n in numbers), torch.tensor([0]), (i + 1,))
-        quantized = quantizer.quantize(noise(4, 8, 4, seed=i).view(1, 32, 4), clock)
+        clock = Clock(*(torch.tensor([n]) for n in numbers), torch.tensor([0]))
+        most = quantizer.plan([4 * i], [4 * i + 4], [i + 1]).most
+        quantized = quantizer.quantize(noise(4, 8, 4, seed=i).view(1, 32, 4), clock, most=most)
         assert torch.equal(losses[i], quantized.loss[0].detach())
         if sgd is not None:
             sgd.zero_grad()
@@ -168,12 +169,13 @@ def test_what_padding_holds_changes_no_technique(mix: str) -> None:
     )
     for i in range(20):
         numbers = (4 * i, 4 * i + 4, i + 1)
-        clock = Clock(*(torch.tensor([n]) for n in numbers), torch.tensor([0]), (i + 1,))
+        clock = Clock(*(torch.tensor([n]) for n in numbers), torch.tensor([0]))
         # As small as the first codes, so that all choices hang on the scale of what counts.
         z, losses = 0.06 * noise(1, 24, 4, seed=i), []
         for quantizer, padding in ((one, 0.03), (other, -300.0)):
             latents = torch.where(MASK.view(1, 24, 1), z, padding)
-            quantized = quantizer.quantize(latents, clock, MASK.view(1, 24))
+            most = quantizer.plan([4 * i], [4 * i + 4], [i + 1]).most
+            quantized = quantizer.quantize(latents, clock, MASK.view(1, 24), most)
             quantizer.after_step(quantized, [4 * i], [4 * i + 4])
             losses.append(quantized.loss)
         assert torch.equal(*losses)
