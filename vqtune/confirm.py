@@ -18,6 +18,8 @@ from analysis.ranking import ranking
 from analysis.records import Records, find_run, read_run
 from trainables.config import TrialConfig
 from trainables.errors import InputError
+from trainables.remote import below, is_uri
+from vqtune.mirror import check_writable, working_copy
 from vqtune.notes import note
 from vqtune.planned import PlannedTrial, left, train_left
 from vqtune.run_folder import RunFolder, read_spec, unstarted, write_text, write_yaml
@@ -32,7 +34,10 @@ _MOST = 2**31
 
 @dataclass(frozen=True)
 class Request:
-    """What `vqtune confirm` was asked for; None where a flag was not given."""
+    """What `vqtune confirm` was asked for; None where a flag was not given.
+
+    `run` is a folder, a name or a URI, to which the confirmation then goes.
+    """
 
     run: str
     top: int = 5
@@ -51,10 +56,14 @@ def confirm(request: Request, console: Console) -> Outcome:
     Raises:
         InputError: a search that is at work or has nothing to confirm, before anything is trained.
     """
-    search = _ended_search(find_run(request.run))
+    remote = below(request.run, FOLDER) if is_uri(request.run) else None
+    place = request.run if remote is None else str(working_copy(request.run))
+    search = _ended_search(find_run(place))
+    if remote is not None:
+        check_writable(remote)
     there = RunFolder(search.run / FOLDER)
     asked = _run_request(request, search, there)
-    with opened(asked, FOLDER, "another confirmation") as run:
+    with opened(asked, FOLDER, "another confirmation", remote) as run:
         finalists, seeds = _asked(request, search, read_confirmation(search))
         trials = _planned(search, finalists, seeds)
         name = f"{search.run.resolve().name}/{FOLDER}"

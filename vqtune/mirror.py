@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from analysis.confirmed import FOLDER as CONFIRM
 from trainables.errors import InputError
-from trainables.remote import Remote
-from vqtune.run_folder import RunFolder
+from trainables.remote import Remote, below
+from vqtune.run_folder import RunFolder, check_name
 
 _PERIOD = 10.0  # seconds between two looks for what has changed
 _LAST = 120.0  # seconds that the last upload may take in all
@@ -144,6 +145,15 @@ def fetch_records(uri: str, folder: Path) -> None:
             _fetch(remote, folder, _belongs)
 
 
+def working_copy(uri: str) -> Path:
+    """Fetch all of a run into its folder under `runs`; raises InputError where there is none."""
+    name = uri.partition("?")[0].rstrip("/").rpartition("/")[2]
+    check_name(name)
+    folder = Path("runs") / name
+    fetch_run(uri, folder)
+    return folder
+
+
 def fetch_run(uri: str, folder: Path) -> None:
     """Fetch all of a run; raises InputError where there is none."""
     with _as_input(uri):
@@ -151,7 +161,17 @@ def fetch_run(uri: str, folder: Path) -> None:
         there = remote.sizes()
         if "spec.yaml" not in there and not (folder / "spec.yaml").exists():
             raise InputError("there is no run; allowed: a URI of one, as STORAGE/NAME", uri)
-        _fetch(remote, folder, lambda name: _belongs(name) or name.endswith(".safetensors"))
+    # The confirmation is a run of its own, of which either copy may be the further one.
+    fetch_records(below(uri, CONFIRM), folder / CONFIRM)
+    with _as_input(uri):
+        inside = f"{CONFIRM}/"
+        _fetch(
+            remote,
+            folder,
+            lambda name: (
+                name.endswith(".safetensors") or (_belongs(name) and not name.startswith(inside))
+            ),
+        )
 
 
 @contextmanager

@@ -34,14 +34,9 @@ class Run(click.ParamType):  # type: ignore[type-arg] # generic only of late
 
         if not is_uri(value):
             return str(value)
-        from vqtune.mirror import fetch_run  # noqa: PLC0415
-        from vqtune.run_folder import check_name  # noqa: PLC0415
+        from vqtune.mirror import working_copy  # noqa: PLC0415
 
-        name = value.partition("?")[0].rstrip("/").rpartition("/")[2]
-        check_name(name)
-        folder = Path("runs") / name
-        fetch_run(value, folder)
-        return str(folder)
+        return str(working_copy(value))
 
 
 _CLUSTER = (

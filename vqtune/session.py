@@ -48,10 +48,17 @@ class Outcome:
 
 
 @contextmanager
-def opened(request: RunRequest, stem: str, other: str = "another search") -> Iterator[RunFolder]:
-    """The run's folder, for this session alone; its name is by default `stem` and the time.
+def opened(
+    request: RunRequest, stem: str, other: str = "another search", remote: str | None = None
+) -> Iterator[RunFolder]:
+    """The run's folder, for this session alone.
 
-    `other` is what an error calls a session that is at work in it.
+    Args:
+        request: where it stands, and whether it is to be there.
+        stem: what it is called by default, with the time.
+        other: what an error calls a session that is at work in it.
+        remote: its URI, where the request's storage is a folder and the run's working copy in it
+            has been fetched already.
 
     Raises:
         InputError: a run that cannot be made, or cannot be gone on with.
@@ -61,7 +68,8 @@ def opened(request: RunRequest, stem: str, other: str = "another search") -> Ite
     name = request.name
     if name is None:
         name = f"{stem}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
-    storage, remote = _places(request, name)
+    storage, at_uri = _places(request, name)
+    remote = remote or at_uri
     if request.resume:
         run = existing_run(storage, name, remote)
         with run.locked(other):

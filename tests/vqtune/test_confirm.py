@@ -245,6 +245,40 @@ def test_a_finalist_that_diverges_counts_and_is_named(
     assert any(line.startswith("No finalist is confirmed") for line in out)
 
 
+@pytest.mark.long
+def test_a_run_at_a_uri_is_confirmed_there(
+    cluster: str, finished: Searched, tmp_path: Path
+) -> None:
+    """From one machine, and then on from another."""
+    far, here, there = (tmp_path / name for name in ("far", "here", "there"))
+    shutil.copytree(finished.run, far / "demo", ignore=shutil.ignore_patterns(".lock"))
+    uri = f"file://{far}/demo"
+    machines = (here, there)
+    for machine in machines:
+        machine.mkdir()
+
+    def confirmed_on(machine: Path, *flags: object) -> Finished:
+        ended = vqtune("confirm", uri, "--top", 1, "--address", cluster, *flags, cwd=machine)
+        assert ended.code == 0, ended.err
+        assert digest(machine / "runs" / "demo") == digest(far / "demo")
+        assert f"Stored: {uri}/confirm" in ended.out.splitlines()
+        return ended
+
+    confirmed_on(here, "--seeds", 1)
+    first = digest(far / "demo" / "confirm" / "trials")
+    assert {name.partition("/")[2] for name in first} >= {"result.json", "checkpoint.safetensors"}
+    again = confirmed_on(there, "--seeds", 1)
+    assert "demo/confirm is finished: nothing is left to do" in again.out.splitlines()
+    confirmed_on(there, "--seeds", 2)
+    after = digest(far / "demo" / "confirm" / "trials")
+    assert {name: after[name] for name in first} == first
+    assert set(read_run(far / "demo" / "confirm").trials["state"]) == {"complete"}
+    assert len(ended_trials(far / "demo" / "confirm")) == 4
+    kept = {k: v for k, v in digest(far / "demo").items() if not k.startswith("confirm/")}
+    assert kept == digest(finished.run)
+    confirmed_on(here, "--seeds", 2)
+
+
 # --- what is refused -----------------------------------------------------------------------------
 
 

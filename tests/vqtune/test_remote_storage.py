@@ -145,6 +145,30 @@ def test_of_two_copies_the_one_that_is_further_counts(tmp_path: Path) -> None:
         fetch_run(f"{uri}/nothing", tmp_path / "nothing")
 
 
+def test_a_confirmation_is_fetched_where_the_other_copy_is_further(tmp_path: Path) -> None:
+    """It is a run inside the run: of each the copy counts that is further."""
+    uri = f"file://{tmp_path}/far"
+    run = make_run(tmp_path / "run", uri)
+    inner = make_run(run.path / "confirm", f"{uri}/confirm")
+    for sent in (run, inner):
+        Mirror(sent, print).close()
+        Remote(uri).upload(
+            sent.path / "trials" / "t0001" / CHECKPOINT,
+            f"{(sent.path / 'trials').relative_to(run.path)}/t0001/{CHECKPOINT}",
+        )
+    other = tmp_path / "other"
+    fetch_run(uri, other)
+    assert digest(other) == digest(tmp_path / "far")
+    # This copy of the confirmation went on, and could not send what it had.
+    (other / "confirm" / "trials" / "t0001" / "result.json").write_text("{}\n{}\n")
+    (other / "confirm" / "spec.yaml").write_text("name: x\nseeds: 2\n")
+    (tmp_path / "far" / "spec.yaml").write_text("name: x\ntrials: 5\n")
+    before = digest(other / "confirm")
+    fetch_run(uri, other)
+    assert digest(other / "confirm") == before
+    assert (other / "spec.yaml").read_text() == "name: x\ntrials: 5\n"
+
+
 def test_a_place_that_cannot_be_written_to_is_told_of_before_the_first_trial(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

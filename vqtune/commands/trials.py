@@ -18,7 +18,7 @@ from vqtune.commands.endings import (
     shown,
 )
 from vqtune.commands.reporting import end_with_report
-from vqtune.run_options import FOLDER, Run, cluster_options, run_options
+from vqtune.run_options import FOLDER, cluster_options, run_options
 from vqtune.trial_count import TrialCount
 from vqtune.user_terms import user_terms
 
@@ -74,7 +74,7 @@ def search(**options: Any) -> None:
     _send(outcome.run)
     exported = f"exported/{run.name}"
     export_line = ["export", place, "--top", "3", "--out", exported]
-    click.echo(f"Next:  {command()} {shlex.join(['confirm', place])}")
+    click.echo(f"Next:  {command()} {shlex.join(['confirm', outcome.run.remote or place])}")
     click.echo(f"       {command()} {shlex.join(export_line)}")
     best_config = f"{exported}/01-{best_id(records)}.yaml"
     click.echo(f"       {command()} {shlex.join(['train', best_config])}")
@@ -122,7 +122,7 @@ def _send(run: RunFolder) -> None:
 
 
 @click.command()
-@click.argument("run", type=Run())
+@click.argument("run")
 @click.option(
     "--top",
     type=click.IntRange(min=1),
@@ -143,7 +143,8 @@ def confirm(**options: Any) -> None:
     """Train the best of RUN and its baseline again, with new seeds.
 
     A trial that was chosen for its values was lucky as well as good: this shows how much of them
-    stays. Run again, it goes on with what is missing; more --top or --seeds are added.
+    stays. Run again, it goes on with what is missing; more --top or --seeds are added. Of a RUN at
+    a URI, it is kept there as well.
     """
     from vqtune.confirm import TABLE, Request  # noqa: PLC0415
     from vqtune.confirm import confirm as run_confirmation  # noqa: PLC0415
@@ -158,5 +159,6 @@ def confirm(**options: Any) -> None:
         sys.exit(INTERRUPTED)
     print_confirmation(read(run.parent), console)
     end_without_trials(read(run))
+    _send(outcome.run)
     click.echo(f"Records: {shown(run)}   Table: {shown(run / TABLE)}")
     click.echo(f"Next:  {command()} {shlex.join(['export', shown(run.parent)])}")
