@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -219,6 +219,14 @@ class Stack:
         """Let a lane's totals begin anew."""
         for total in self.totals.values():
             total[lane] = 0
+
+    def load_totals(self, lane: int, totals: Mapping[str, float]) -> None:
+        """Let a lane's totals go on from others."""
+        self.clear_totals(lane)
+        for name, value in totals.items():
+            if name not in self.totals:
+                self.totals[name] = torch.zeros_like(self.rates.model)
+            self.totals[name][lane] = value
 
     def lane_totals(self, lane: int) -> dict[str, float]:
         """The loss and each term that counts in a lane, summed over steps; waits for the device."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import platform
-import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,20 @@ from trainables.denormals import flushed_denormals
 from trainables.errors import InputError
 from trainables.evaluation import Evaluator
 from trainables.memory import check_fits, told_out_of_memory
+from trainables.meter import Meter
 from trainables.stack import Stack, default_device
 
 CHECKPOINT = "checkpoint.safetensors"
 
 Report = dict[str, Any]
+
+
+@dataclass
+class Since:
+    """The last report: its step, and the seconds of training since."""
+
+    step: int
+    seconds: float = 0.0
 
 
 class Trainer:
@@ -55,11 +64,15 @@ class Trainer:
             self.evaluator = Evaluator(self.stack, self.dataset)
         on_gpu = self.stack.device.type == "cuda"
         self.gpus = gpus if gpus is not None else float(on_gpu)
+        self.lane = 0  # of the stack
         self.seconds = self.cpu_seconds = self.gpu_seconds = 0.0
         self.reports = 0
         self.report: Report = {}
+        # The lane's state at the last report, where its stack may be further on by now.
+        self.held: dict[str, torch.Tensor] | None = None
         self._counts: list[np.ndarray] | None = None
         self._finite = True
+        self._since = Since(0)
 
     @property
     def warnings(self) -> list[str]:
@@ -70,12 +83,27 @@ class Trainer:
     @property
     def done(self) -> bool:
         """Whether the budget is spent or the trial has diverged."""
-        return self.stack.samples[0] >= self.config.training.samples or not self._finite
+        return self.samples >= self.config.training.samples or not self._finite
 
     @property
     def complete(self) -> bool:
         """Whether the budget is spent without divergence."""
         return self.done and self._finite
+
+    @property
+    def samples(self) -> int:
+        """Samples drawn so far; those of the last report, where the state of that is held."""
+        if self.held is not None:
+            return self._since.step * self.config.training.batch_size
+        return self.stack.samples[self.lane]
+
+    @property
+    def goal(self) -> int:
+        """The step of the next report."""
+        training = self.config.training
+        goal = math.ceil(training.samples * (self.reports + 1) / training.reports)
+        # With more reports than steps some would come without a step between them.
+        return max(math.ceil(goal / training.batch_size), self._since.step + 1)
 
     @flushed_denormals()
     def advance(self, progress: Callable[[int], None] | None = None) -> Report:
@@ -87,52 +115,83 @@ class Trainer:
         Raises:
             OutOfMemoryError: the device has too little memory for the config.
         """
-        started, worked = time.monotonic(), time.process_time()
-        before = self.stack.steps[0]
+        meter = Meter()
         with told_out_of_memory(self.config):
-            self.stack.advance(self._steps_at(self.reports + 1) - before, progress)
+            self.stack.advance(self.goal - self.stack.steps[self.lane], progress)
+        totals = self.stack.lane_totals(self.lane)
+        self._since.seconds += meter.seconds
+        with told_out_of_memory(self.config):
+            [metrics], counts = self.evaluator.evaluate()
+        self.charge(meter)
+        return self.conclude(totals, metrics, [stream[0] for stream in counts])
+
+    def charge(self, meter: Meter, share: float = 1.0) -> None:
+        """Count what was spent on the trial, which had this share of it."""
+        self.seconds += meter.seconds
+        self.gpu_seconds += self.gpus * meter.seconds * share
+        self.cpu_seconds += meter.cpu_seconds * share
+
+    def trained(self, meter: Meter) -> None:
+        """Count the time of steps that were not `advance`'s."""
+        self._since.seconds += meter.seconds
+
+    def conclude(
+        self, totals: Mapping[str, float], metrics: Mapping[str, float], counts: list[np.ndarray]
+    ) -> Report:
+        """The report of the steps since the last one.
+
+        Args:
+            totals: the loss and its terms, summed over these steps.
+            metrics: of the evaluation after them.
+            counts: how often each code [K] of each stream was chosen in it.
+        """
         self.reports += 1
-        steps = self.stack.steps[0] - before
-        training = {name: float(total[0]) / steps for name, total in self.stack.totals.items()}
-        self._finite = bool(self.stack.finite[0])
-        trained = time.monotonic()
-        report = self.evaluate()
-        took = time.monotonic() - started
-        self.seconds += took
-        self.gpu_seconds += self.gpus * took
-        self.cpu_seconds += time.process_time() - worked  # of all threads
-        report |= {f"training/{name}": value for name, value in training.items()}
+        steps = self.stack.steps[self.lane] - self._since.step
+        self._finite = bool(self.stack.finite[self.lane])
+        report = self._judged(metrics, counts)
+        report |= {f"training/{name}": total / steps for name, total in totals.items()}
         self.report = report | {
             "seconds": self.seconds,
             "cpu_seconds": self.cpu_seconds,
             "gpu_seconds": self.gpu_seconds,
-            "steps_per_second": steps / (trained - started),
+            "steps_per_second": steps / self._since.seconds,
             "complete": self.complete,
         }
+        self._since = Since(self.stack.steps[self.lane])
         return self.report
 
     def evaluate(self) -> Report:
         """Metrics on the held-out set as things stand."""
         with told_out_of_memory(self.config):
-            [metrics], self._counts = self.evaluator.evaluate()
-        samples = self.stack.samples[0]
+            [metrics], counts = self.evaluator.evaluate()
+        return self._judged(metrics, [stream[0] for stream in counts])
+
+    def _judged(self, metrics: Mapping[str, float], counts: list[np.ndarray]) -> Report:
+        self._counts = counts
         finite = self._finite and math.isfinite(metrics["recon_loss"])
         self._finite = finite
-        reason = "" if finite else f"diverged: the loss is not finite after {samples} samples"
-        return {"samples": samples, **metrics, "diverged": not finite, "reason": reason}
+        reason = "" if finite else f"diverged: the loss is not finite after {self.samples} samples"
+        return {"samples": self.samples, **metrics, "diverged": not finite, "reason": reason}
+
+    def seat(self, stack: Stack, lane: int, evaluator: Evaluator) -> None:
+        """Train in a lane of another stack from now on; the trial's state is there already.
+
+        `evaluator` is of a stack of one, into which the state is put before it is used.
+        """
+        self.stack, self.lane, self.evaluator = stack, lane, evaluator
 
     def counts(self) -> list[np.ndarray]:
         """How often each code [K] of each stream was chosen in the last evaluation."""
         if self._counts is None:  # a checkpoint does not have them
-            self._counts = self.evaluator.counts()
-        return [stream[0] for stream in self._counts]
+            self._counts = [stream[0] for stream in self.evaluator.counts()]
+        return self._counts
 
     def save(self, folder: Path) -> Path:
         """Write the checkpoint into `folder`; returns its path."""
         path = folder / CHECKPOINT
         header = {
             "trial": self.config.to_dict(),
-            "samples": self.stack.samples[0],
+            "samples": self.samples,
             "reports": self.reports,
             "seconds": self.seconds,
             "cpu_seconds": self.cpu_seconds,
@@ -140,7 +199,8 @@ class Trainer:
             "report": self.report,
             "made": self.made(),
         }
-        write_tensors(path, self.stack.lane_state(0), header)
+        state = self.held if self.held is not None else self.stack.lane_state(self.lane)
+        write_tensors(path, state, header)
         return path
 
     def load(self, folder: Path, name: str = CHECKPOINT) -> None:
@@ -155,7 +215,8 @@ class Trainer:
             raise InputError("was written by another config", str(path))
         if header["made"]["data_fingerprint"] != self.dataset.fingerprint:
             raise InputError("was written with other data than there are now", str(path))
-        self.stack.load_lane(0, tensors, header["samples"])
+        self.stack.load_lane(self.lane, tensors, header["samples"])
+        self._since = Since(self.stack.steps[self.lane])
         self.reports, self.seconds = header["reports"], header["seconds"]
         # Checkpoints of before these were counted lack them.
         self.cpu_seconds = header.get("cpu_seconds", 0.0)
@@ -180,12 +241,6 @@ class Trainer:
                 "python": platform.python_version(),
             },
         }
-
-    def _steps_at(self, report: int) -> int:
-        training = self.config.training
-        goal = math.ceil(training.samples * report / training.reports)
-        # With more reports than steps some would come without a step between them.
-        return max(math.ceil(goal / training.batch_size), self.stack.steps[0] + 1)
 
 
 def weights_of(checkpoint: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

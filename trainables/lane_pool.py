@@ -1,0 +1,134 @@
+"""The trials that train on one device at once: stacks of those of one signature, turn by turn."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from trainables.lane_stack import SIZES, LaneStack
+from trainables.memory import OutOfMemoryError, told_out_of_memory
+from trainables.seat import Bench, Seat
+from trainables.trainer import Trainer
+
+
+class LanePool:
+    """Stacks, one or more a signature, which take turns.
+
+    Trials of one signature share a stack, as long as the device has the memory for it: then there
+    are several smaller ones. A trial for which there is too little in a stack of one fails alone.
+    """
+
+    def __init__(self, lanes: int) -> None:
+        """Let stacks have up to so many lanes."""
+        self.lanes = lanes
+        self._stacks: deque[LaneStack] = deque()
+        self._where: dict[Seat, LaneStack] = {}
+        self._benches: dict[str, Bench] = {}
+        self._most: dict[str, int] = {}
+
+    def join(self, trainer: Trainer) -> Seat:
+        """Give a trial a lane; its stack is from now on one that it shares."""
+        seat, signature = Seat(trainer), trainer.config.signature()
+        trainer.held = seat.standing().state  # to go back to
+        if signature not in self._benches:
+            self._benches[signature] = Bench(trainer)
+            alone = trainer.stack.model.unstackable is not None
+            self._most.setdefault(signature, 1 if alone else self.lanes)
+        self._place(seat, signature)
+        return seat
+
+    def leave(self, seat: Seat) -> None:
+        """Let a trial go."""
+        stack = self._where.pop(seat, None)
+        if stack is None:
+            return
+        stack.remove(seat)
+        if not stack.taken:
+            self._stacks.remove(stack)
+            signature = seat.trainer.config.signature()
+            if all(other.bench is not stack.bench for other in self._stacks):
+                del self._benches[signature]
+
+    def room(self, signature: str) -> int:
+        """Free lanes that a trial of this signature would find in stacks that are there."""
+        bench = self._benches.get(signature)
+        stacks = [stack for stack in self._stacks if stack.bench is bench]
+        return sum(stack.most - len(stack.taken) for stack in stacks)
+
+    @property
+    def seats(self) -> int:
+        """How many trials are here."""
+        return len(self._where)
+
+    @property
+    def busy(self) -> bool:
+        """Whether somebody waits for a report."""
+        return any(seat.asked for seat in self._where)
+
+    def turn(self) -> tuple[list[Seat], dict[Seat, OutOfMemoryError]]:
+        """Let the next stack train a little.
+
+        Returns:
+            The trials whose report is made, and those that the device has no memory for, which are
+            gone.
+        """
+        while not self._stacks[0].asked:
+            self._stacks.rotate(-1)
+        stack = self._stacks[0]
+        self._stacks.rotate(-1)
+        failed: dict[Seat, OutOfMemoryError] = {}
+        reports = {seat: seat.trainer.reports for seat in stack.asked}
+        with self._halved(stack, failed):
+            stack.report(stack.turn())
+        return [seat for seat, n in reports.items() if seat.trainer.reports > n], failed
+
+    def _place(self, seat: Seat, signature: str) -> None:
+        bench = self._benches[signature]
+        for stack in self._stacks:
+            if stack.bench is bench and not stack.full:
+                try:
+                    with told_out_of_memory(seat.trainer.config):
+                        stack.add(seat)
+                except OutOfMemoryError:
+                    # No more than now, and the others of this signature beside it.
+                    self._most[signature] = stack.most = len(stack.seats)
+                    continue
+                self._where[seat] = stack
+                return
+        stack = LaneStack(bench, self._most[signature])
+        with told_out_of_memory(seat.trainer.config):
+            stack.add(seat)
+        self._stacks.append(stack)
+        self._where[seat] = stack
+
+    @contextmanager
+    def _halved(self, stack: LaneStack, failed: dict[Seat, OutOfMemoryError]) -> Iterator[None]:
+        """Where the device's memory does not do for a stack, make smaller ones of it."""
+        seats = stack.taken
+        try:
+            with told_out_of_memory(seats[0].trainer.config):
+                yield
+        except OutOfMemoryError as error:
+            size = len(stack.seats)
+            signature = seats[0].trainer.config.signature()
+            if size == 1:
+                failed[seats[0]] = error
+                self.leave(seats[0])
+                return
+            self._stacks.remove(stack)
+            self._most[signature] = max([s for s in SIZES if s < size], default=1)
+            for seat in seats:
+                # What the step has left behind is of no use: back to the last report.
+                seat.ahead = False
+                del self._where[seat]
+            del stack
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            for seat in seats:
+                try:
+                    self._place(seat, signature)
+                except OutOfMemoryError as alone:
+                    failed[seat] = alone
