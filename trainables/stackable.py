@@ -99,25 +99,29 @@ class _Run(Protocol):
 def _numbers(
     run: _Run, module: nn.Module, values: Parameters, trained: Sequence[str], x: Tensor
 ) -> dict[str, list[Tensor]]:
-    """All that comes of two passes of training and one of evaluation."""
+    """All that comes of a pass of training and one of evaluation after it."""
     own = {name: value.clone() for name, value in values.items()}
     source = x.clone().requires_grad_()
     sources = [source, *(own[name].requires_grad_() for name in trained)]
     module.train(True)
     with torch.enable_grad():
-        # The second pass meets what the first may have left in the module.
-        outputs = [run(module, own, source.clone()) for _ in range(2)]
+        outputs = run(module, own, source.clone())
         gradients: Sequence[Tensor] = ()
-        if outputs[1].requires_grad:
+        if outputs.requires_grad:
             # Not their square: after a normalisation its gradient is nothing but rounding.
-            weight = torch.arange(outputs[1].numel(), device=x.device).cos()
-            weight = weight.view(outputs[1].shape).to(outputs[1].dtype)
-            gradients = torch.autograd.grad(outputs[1], sources, weight, materialize_grads=True)
+            weight = torch.arange(outputs.numel(), device=x.device).cos().view(outputs.shape)
+            gradients = torch.autograd.grad(
+                outputs, sources, weight.to(outputs.dtype), materialize_grads=True
+            )
     module.train(False)
     with torch.no_grad():
-        outputs.append(run(module, own, x.clone()))
+        evaluated = run(module, own, x.clone())
     buffers = [value for name, value in own.items() if name not in trained]
-    return {"outputs": outputs, "gradients": list(gradients), "buffers": buffers}
+    return {
+        "outputs": [outputs, evaluated],
+        "gradients": list(gradients),
+        "buffers": buffers,
+    }
 
 
 def _differing(

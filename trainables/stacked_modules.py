@@ -73,7 +73,10 @@ def run_in_turn(
 
 
 class _FitForVmap(TorchFunctionMode):
-    """Rewrites two kinds of call: vmap knows no weight norm, and autocast acts only beneath it."""
+    """Rewrites two kinds of call: vmap knows no weight norm, and autocast acts only beneath it.
+
+    Any such mode also keeps torch's attention from its path for inference, which has no rule.
+    """
 
     def __init__(self, autocast: bool) -> None:
         super().__init__()
