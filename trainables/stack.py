@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from trainables.adam import LaneAdam
+from trainables.captured import CapturedStep, CudaRecorder
 from trainables.codebooks import Clock, Plan, Quantized, Quantizer
 from trainables.config import TrialConfig
 from trainables.data import Dataset
@@ -80,8 +81,10 @@ class Stack:
         zeros = torch.zeros(len(trials), dtype=torch.int64, device=self.device)
         self.counters = {"samples": zeros, "steps": zeros.clone(), "finite": zeros == 0}
         self.totals: dict[str, Tensor] = {}
-        # What runs a step that is planned: itself, or what has captured it.
-        self.runner: Callable[[Tensor, Plans], None] = self.run
+        # What runs a step that is planned, where it is not `run`.
+        self.runner: Callable[[Tensor, Plans], None] | None = None
+        if self.device.type == "cuda" and self.model.unstackable is None:
+            self.runner = CapturedStep(self, CudaRecorder(self.device))
         if seed:
             self._seed_codebook(config, dataset)
 
@@ -97,7 +100,8 @@ class Stack:
             steps: how many.
             progress: called after every few steps with the first lane's samples so far.
         """
-        self.totals = {}
+        for total in self.totals.values():
+            total.zero_()
         self.train(steps, progress)
 
     def train(self, steps: int, progress: Callable[[int], None] | None = None) -> None:
@@ -122,7 +126,7 @@ class Stack:
         plans = self.plan()
         lanes = zip(self.trials, self.steps, strict=True)
         self.model.draw([(trial.seed << 32) + step for trial, step in lanes])
-        self.runner(x, plans)
+        (self.runner or self.run)(x, plans)
 
     def plan(self) -> Plans:
         """Count a step on the host, and say what it knows of it."""

@@ -94,7 +94,10 @@ def assert_same(report: Report, alone: Report, rtol: float) -> None:
             assert report[name] == value, name
 
 
-@pytest.mark.parametrize("mix", ["all", "all gradient", "grouped residual"])
+LONG = ["all gradient", "grouped residual", "dim growth", "buffer", "batch norm", "stochastic"]
+
+
+@pytest.mark.parametrize("mix", ["all", *(pytest.param(m, marks=pytest.mark.long) for m in LONG)])
 def test_every_report_is_that_of_the_trial_alone_in_float64(mix: str) -> None:
     """200 steps a trial, in stacks of 1, 4 and 16, with joins, leaves, respawns and growth."""
     configs = [trial(mix, seed) for seed in range(9)]

@@ -62,6 +62,10 @@ def test_four_lanes_equal_four_trials_exactly_in_float64(mix: str) -> None:
         assert mine["finite"]
 
 
+def copied(totals: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: total.clone() for name, total in totals.items()}
+
+
 @pytest.mark.parametrize("mix", MIXES)
 def test_four_lanes_equal_four_trials_in_float32(mix: str) -> None:
     dataset = make_dataset()
@@ -75,7 +79,7 @@ def test_four_lanes_equal_four_trials_in_float32(mix: str) -> None:
         together.advance(1)
         for stack in alone:
             stack.advance(1)
-        losses.append((together.totals, [stack.totals for stack in alone]))
+        losses.append((copied(together.totals), [copied(stack.totals) for stack in alone]))
     for mine, theirs in losses:
         singly = {name: torch.cat([totals[name] for totals in theirs]) for name in mine}
         whole = sum(singly.values())  # small terms are held to the scale of the whole loss
