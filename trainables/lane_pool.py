@@ -18,7 +18,8 @@ class LanePool:
     """Stacks, one or more a signature, which take turns.
 
     Trials of one signature share a stack, as long as the device has the memory for it: then there
-    are several smaller ones. A trial for which there is too little in a stack of one fails alone.
+    are several smaller ones. A trial for which there is too little in a stack of one fails alone,
+    and so does one that raises anything else: its stack is taken apart to find out which it is.
     """
 
     def __init__(self, lanes: int) -> None:
@@ -68,18 +69,27 @@ class LanePool:
         """Whether somebody waits for a report."""
         return any(seat.asked for seat in self._where)
 
-    def turn(self) -> tuple[list[Seat], dict[Seat, OutOfMemoryError]]:
+    def show(self, seat: Seat) -> None:
+        """Let a trial's evaluator be of the trial as it was at its last report."""
+        trainer = seat.trainer
+        assert trainer.held is not None  # since it joined
+        self._where[seat].bench.take(trainer, trainer.held, trainer.samples)
+
+    def turn(self) -> tuple[list[Seat], dict[Seat, Exception]]:
         """Let the next stack train a little.
 
         Returns:
-            The trials whose report is made, and those that the device has no memory for, which are
-            gone.
+            The trials whose report is made, and those that have failed, such as since the device
+            has no memory for them, which are gone.
+
+        Raises:
+            RuntimeError: the device is lost.
         """
         while not self._stacks[0].asked:
             self._stacks.rotate(-1)
         stack = self._stacks[0]
         self._stacks.rotate(-1)
-        failed: dict[Seat, OutOfMemoryError] = {}
+        failed: dict[Seat, Exception] = {}
         reports = {seat: seat.trainer.reports for seat in stack.asked}
         with self._halved(stack, failed):
             stack.report(stack.turn())
@@ -105,13 +115,20 @@ class LanePool:
         self._where[seat] = stack
 
     @contextmanager
-    def _halved(self, stack: LaneStack, failed: dict[Seat, OutOfMemoryError]) -> Iterator[None]:
-        """Where the device's memory does not do for a stack, make smaller ones of it."""
+    def _halved(self, stack: LaneStack, failed: dict[Seat, Exception]) -> Iterator[None]:
+        """Where the device's memory does not do for a stack, make smaller ones of it.
+
+        Where a step raises anything else, everybody gets a stack of one, in which only that trial
+        raises it again.
+        """
         seats = stack.taken
         try:
             with told_out_of_memory(seats[0].trainer.config):
                 yield
-        except OutOfMemoryError as error:
+        except Exception as error:
+            short = isinstance(error, OutOfMemoryError)
+            if not short and stack.bench.stack.device.type == "cuda":
+                torch.cuda.synchronize(stack.bench.stack.device)  # raises, if it is lost
             size = len(stack.seats)
             signature = seats[0].trainer.config.signature()
             if size == 1:
@@ -119,7 +136,7 @@ class LanePool:
                 self.leave(seats[0])
                 return
             self._stacks.remove(stack)
-            self._most[signature] = max([s for s in SIZES if s < size], default=1)
+            self._most[signature] = max([s for s in SIZES if s < size]) if short else 1
             for seat in seats:
                 # What the step has left behind is of no use: back to the last report.
                 seat.ahead = False

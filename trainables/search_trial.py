@@ -42,6 +42,7 @@ class SearchTrial:
     Attributes:
         trainer: what trains.
         unsent: the last report has to go out again, since after a resume it may never have arrived.
+        snapshots: whether its reports show what it makes of examples.
     """
 
     def __init__(self, config: TuneConfig) -> None:
@@ -52,7 +53,7 @@ class SearchTrial:
             StorageError: the run's disk is full, or it was away for too long.
         """
         self._sender: Sender | None = None
-        self._note, self._snapshots = "", config.get("snapshots", False)
+        self._note, self.snapshots = "", config.get("snapshots", False)
         try:
             self._build(config)
         except BaseException:
@@ -79,7 +80,7 @@ class SearchTrial:
         """The last report as Tune takes it."""
         self.unsent = False
         report = {**self.trainer.report, "done": self.trainer.done}
-        if self._snapshots:
+        if self.snapshots:
             report |= self._snapshot()
         if self._note:
             report[NOTE], self._note = self._note, ""
@@ -113,5 +114,5 @@ class SearchTrial:
             return {SNAPSHOT: snapshot(self.trainer, sound=self.trainer.complete)}
         except Exception as error:  # a trial does not fail for want of a picture
             told = " ".join(f"{type(error).__name__}: {error}".split())
-            self._snapshots, self._note = False, self._note or f"shows no pictures: {told}"
+            self.snapshots, self._note = False, self._note or f"shows no pictures: {told}"
             return {}
