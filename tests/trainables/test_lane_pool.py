@@ -263,3 +263,24 @@ def test_what_a_stack_takes_is_shared_by_those_in_it() -> None:
     assert max(costs) < 1.2 * min(costs)
     # Each was there all the time.
     assert all(0.7 * took < trainer.report["seconds"] <= took for trainer in trainers)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_lanes_differ_less_from_trials_alone_than_seeds_do() -> None:
+    configs = [trial("all", 4 * seed, samples=8000, precision="auto") for seed in range(8)]
+    pool, dataset = LanePool(16), make_dataset()
+    seats = [pool.join(Trainer(config, dataset)) for config in configs]
+    while not all(seat.trainer.done for seat in seats):
+        for seat in seats:
+            seat.asked = not seat.trainer.done
+        pool.turn()
+    for name in ("perplexity", "recon_loss"):
+        mine, theirs = [seat.trainer.report[name] for seat in seats], []
+        for config in configs:
+            alone = Trainer(config, dataset)
+            while not alone.done:
+                alone.advance()
+            theirs.append(alone.report[name])
+        spread = torch.tensor(theirs).std()
+        apart = (torch.tensor(mine) - torch.tensor(theirs)).abs()
+        assert apart.mean() < spread, name
