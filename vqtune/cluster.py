@@ -162,7 +162,7 @@ def resources(
     Raises:
         InputError: not one trial fits on any node, or none of those that a rule is for.
     """
-    have = [shares for *_, shares in _alive()]
+    have = [shares for *_, shares in alive()]
     for flag, value in (("--cpus", cpus_per_trial), ("--gpus", gpus_per_trial)):
         if value is not None and not math.isfinite(value):
             raise InputError(f"found {value}; allowed: a finite number", f"{flag}-per-trial")
@@ -185,7 +185,7 @@ def _slots(have: Sequence[tuple[float, float]], cpus: float, gpus: float, where:
     """How many trials of this share the nodes hold; none at all is refused."""
     if cpus == gpus == 0:
         raise InputError("a trial takes neither CPUs nor GPUs; allowed: one of them above 0", where)
-    slots = sum(_fitting(*node, cpus, gpus) for node in have)
+    slots = sum(fitting(*node, cpus, gpus) for node in have)
     if slots < 1:
         nodes_have = "; ".join(f"{c:g} CPUs and {g:g} GPUs" for c, g in sorted(set(have)))
         raise InputError(
@@ -198,19 +198,19 @@ def _slots(have: Sequence[tuple[float, float]], cpus: float, gpus: float, where:
 
 def slots_now(taken: Resources) -> int:
     """How many trials fit on the nodes that are alive now; none is possible."""
-    return sum(_fitting(*shares, taken.cpus, taken.gpus) for *_, shares in _alive())
+    return sum(fitting(*shares, taken.cpus, taken.gpus) for *_, shares in alive())
 
 
 def holding(taken: Resources) -> dict[str, str]:
     """The nodes on which a trial of any share fits: addresses by node id."""
     return {
         node: address
-        for node, address, have in _alive()
-        if any(_fitting(*have, *way) for way in taken.ways)
+        for node, address, have in alive()
+        if any(fitting(*have, *way) for way in taken.ways)
     }
 
 
-def _alive() -> list[tuple[str, str, tuple[float, float]]]:
+def alive() -> list[tuple[str, str, tuple[float, float]]]:
     """Id, address, CPUs and GPUs of each node that is alive."""
     import ray  # noqa: PLC0415
 
@@ -225,7 +225,7 @@ def _alive() -> list[tuple[str, str, tuple[float, float]]]:
     ]
 
 
-def _fitting(node_cpus: float, node_gpus: float, cpus: float, gpus: float) -> int:
+def fitting(node_cpus: float, node_gpus: float, cpus: float, gpus: float) -> int:
     """How many trials one node holds; a fraction divides one GPU, several GPUs are taken whole."""
     rounding = 1e-9
     limits = []

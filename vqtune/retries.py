@@ -88,6 +88,15 @@ class Actors(RayActorManager):  # type: ignore[misc]
         super()._actor_task_failed(tracked_actor_task, exception)
 
 
+# How many processes of a trial, by Tune's id of it, have ended in a row.
+Deaths = Callable[[str], int]
+
+
+def of_its_own(_: Deaths) -> Actors:
+    """An actor a trial, in a placement group."""
+    return Actors(resource_manager=PlacementGroupResourceManager())
+
+
 class _Controller(TuneController):  # type: ignore[misc]
     """Tune's loop over trials, which asks a trial's History whether to go on.
 
@@ -96,11 +105,17 @@ class _Controller(TuneController):  # type: ignore[misc]
     takeover to end.
     """
 
-    def __init__(self, warn: Callable[[str], None], *arguments: Any, **settings: Any) -> None:
+    def __init__(
+        self,
+        warn: Callable[[str], None],
+        actors: Callable[[Deaths], Actors],
+        *arguments: Any,
+        **settings: Any,
+    ) -> None:
         super().__init__(*arguments, **settings)
-        self._actor_manager = Actors(resource_manager=PlacementGroupResourceManager())
         self._warn = warn
         self._histories: defaultdict[str, History] = defaultdict(History)
+        self._actor_manager = actors(lambda trial_id: self._histories[trial_id].deaths)
 
     def _process_trial_result(self, trial: Trial, result: dict[str, Any]) -> Any:
         decision = super()._process_trial_result(trial, result)
@@ -131,10 +146,18 @@ def _told(failure: Exception) -> str:
 
 
 @contextmanager
-def retries(warn: Callable[[str], None] = lambda _: None) -> Iterator[None]:
-    """Let Tune retry trials in this way; `warn` is told of each that is."""
+def retries(
+    warn: Callable[[str], None] = lambda _: None,
+    actors: Callable[[Deaths], Actors] = of_its_own,
+) -> Iterator[None]:
+    """Let Tune retry trials in this way.
+
+    Args:
+        warn: told of each that is.
+        actors: makes what has the trials' actors.
+    """
     before = tune_module.TuneController
-    tune_module.TuneController = partial(_Controller, warn)
+    tune_module.TuneController = partial(_Controller, warn, actors)
     try:
         yield
     finally:

@@ -13,6 +13,7 @@ from trainables.data import folder_kind
 from trainables.errors import InputError
 from vqtune.budget import Budget
 from vqtune.cluster import Resources
+from vqtune.lane_choice import Asked, check_lanes, choose_lanes, in_lanes
 from vqtune.notes import note
 from vqtune.plan import Plan, recorded, resumed
 from vqtune.run_folder import RunFolder, read_spec
@@ -37,6 +38,7 @@ class Request(RunRequest):
     budget: tuple[str, ...] = ()
     warm_start: str | None = None
     keep_checkpoints: bool = False
+    lanes: Asked = "auto"
 
 
 def search(request: Request, console: Console) -> Outcome:
@@ -46,6 +48,7 @@ def search(request: Request, console: Console) -> Outcome:
         InputError: anything in the request that will not do, before the first trial starts.
     """
     plan = _asked(request)
+    check_lanes(request.lanes, request.gpus_per_trial)
     with opened(request, plan.space.name) as run:
         if request.resume:
             plan, over = _resumed(plan, request, run)
@@ -148,6 +151,7 @@ def _tune(
     console: Console,
 ) -> bool:
     from vqtune.journal import make_study, open_journal  # noqa: PLC0415
+    from vqtune.lanes import Pools  # noqa: PLC0415
     from vqtune.progress import LiveTable  # noqa: PLC0415
     from vqtune.resume import RUN, take_up  # noqa: PLC0415
     from vqtune.scheduler import make_scheduler  # noqa: PLC0415
@@ -188,13 +192,28 @@ def _tune(
         past.yardstick(),
         spent=lambda: plan.budget.spent({**lasts, **table.last}.values()),
     )
+    lanes, told = choose_lanes(request.lanes, taken, baseline)
+    if told:
+        note(console, told)
+    taken = in_lanes(taken) if lanes else taken
+    pools = Pools(taken, lanes) if lanes else None
     tracker = _tracker(request, run, console.print)
     callbacks = [tracker] if tracker is not None else []
     try:
         run_trials(
-            run, taken, table, searcher, past.ended, scheduler, callbacks, plan.keep_checkpoints
+            run,
+            taken,
+            table,
+            searcher,
+            past.ended,
+            scheduler,
+            callbacks,
+            plan.keep_checkpoints,
+            pools,
         )
     finally:
+        if pools is not None:
+            pools.close()
         if tracker is not None:
             tracker.close()
     past = take_up(run, storage)

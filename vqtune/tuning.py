@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from ray import tune
@@ -16,12 +17,14 @@ from trainables.patience import StorageError
 from trainables.tune_trainable import VQTrial
 from vqtune.cluster import Resources, slots_now
 from vqtune.keeping import Keeping
+from vqtune.lane_places import in_pools
+from vqtune.lanes import Pools
 from vqtune.notes import note
 from vqtune.pareto_asha import ParetoASHA
 from vqtune.progress import LiveTable
 from vqtune.recorder import Recorder
 from vqtune.resume import PastTrial
-from vqtune.retries import retries
+from vqtune.retries import of_its_own, retries
 from vqtune.room import Room
 from vqtune.run_folder import RunFolder
 from vqtune.stop_reasons import StopReasons
@@ -40,6 +43,7 @@ def run_trials(
     scheduler: TrialScheduler | None = None,
     callbacks: Iterable[Callback] = (),
     keep_checkpoints: bool = False,
+    pools: Pools | None = None,
 ) -> None:
     """Train what the searcher proposes; returns when all have ended or Ctrl-C was pressed.
 
@@ -52,6 +56,7 @@ def run_trials(
         scheduler: who stops trials early; None lets every one go on to its end.
         callbacks: who else hears of the trials.
         keep_checkpoints: keep also those that nobody will look at.
+        pools: the lanes that trials train in; None where each has a process of its own.
 
     Raises:
         StorageError: the run's disk is full, or was away for too long; nothing is told of the
@@ -69,6 +74,8 @@ def run_trials(
     reasons = [StopReasons(scheduler)] if isinstance(scheduler, ParetoASHA) else []
     board = TensorBoard(run, table.objectives, warn)
     keeping = Keeping(run, table.objectives, past, keep_checkpoints)
+    slots = partial(slots_now, taken) if pools is None else pools.slots
+    actors = of_its_own if pools is None else in_pools(pools)
     # What Tune writes for itself is of no use to anybody, and not to be in the way on a full disk.
     with (
         tempfile.TemporaryDirectory(prefix="vqtune-", ignore_cleanup_errors=True) as scratch,
@@ -77,10 +84,10 @@ def run_trials(
         tuner = tune.Tuner(
             tune.with_resources(VQTrial, lambda config: _bundle(taken, config["trial"])),
             tune_config=tune.TuneConfig(
-                search_alg=Room(searcher, taken, lambda: slots_now(taken), run.remote),
+                search_alg=Room(searcher, taken, slots, run.remote),
                 scheduler=scheduler,
                 num_samples=table.trials - len(past),
-                reuse_actors=True,
+                reuse_actors=pools is None,  # a lane is at no cost
                 trial_dirname_creator=lambda trial: trial.config["trial_id"],
             ),
             run_config=tune.RunConfig(
@@ -94,7 +101,7 @@ def run_trials(
             ),
         )
         try:
-            with retries(warn):
+            with retries(warn, actors):
                 tuner.fit()
         except Exception as error:
             # Tune wraps what is raised inside it, more than once.

@@ -18,6 +18,7 @@ from vqtune.commands.endings import (
     shown,
 )
 from vqtune.commands.reporting import end_with_report
+from vqtune.lane_choice import Lanes
 from vqtune.run_options import FOLDER, cluster_options, run_options
 from vqtune.trial_count import TrialCount
 from vqtune.user_terms import user_terms
@@ -52,6 +53,14 @@ if TYPE_CHECKING:
     "--keep-checkpoints",
     is_flag=True,
     help="Keep also the checkpoints of trials that were stopped and that others dominate.",
+)
+@click.option(
+    "--lanes",
+    type=Lanes(),
+    default="auto",
+    show_default=True,
+    help="Train up to N trials together in one process a GPU (without GPUs, one a CPU); auto "
+    "measures on a GPU what is fastest, and is off without one.",
 )
 @run_options
 def search(**options: Any) -> None:

@@ -1,0 +1,164 @@
+"""The lane pools of a search: processes in which many trials train together, one a GPU.
+
+Where trials take no GPU there is a pool for each share of a node's CPUs that a trial would have
+had. Which pool a trial goes to is decided here; what Tune sees of it is in `lane_places`.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from trainables.config import TrialConfig
+from trainables.lane_actor import LaneActor
+from vqtune.cluster import Resources, alive, fitting
+
+# Seconds for which a look at the nodes is good.
+_GOOD = 2.0
+
+
+class Pool:
+    """A lane actor, and who is there.
+
+    Attributes:
+        actor: the process; Ray starts it anew where it dies, and it is empty then.
+        address: of its node.
+        seats: the signatures of its trials by their key.
+    """
+
+    def __init__(self, node: str, address: str, taken: Resources, lanes: int) -> None:
+        """Start the process on a node; it takes what a trial does."""
+        self.address, self.seats = address, dict[str, str]()
+        remote = ray.remote(LaneActor).options(
+            num_cpus=taken.cpus,
+            num_gpus=taken.gpus,
+            max_restarts=-1,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
+        )
+        self.actor = remote.remote(lanes, taken.threads)
+        self._starting: Any = self.actor.__ray_ready__.remote()
+
+    @property
+    def starting(self) -> Any:
+        """What to wait for until it has been started, or could not be; None when that is over."""
+        if self._starting is not None and ray.wait([self._starting], timeout=0)[0]:
+            self._starting = None
+        return self._starting
+
+    def stop(self) -> None:
+        """End the process."""
+        ray.kill(self.actor)
+
+
+class Pools:
+    """The pools on the nodes that are alive.
+
+    Args:
+        taken: what a pool takes: a trial's CPUs, and one GPU or none.
+        lanes: how many trials a pool has at most.
+    """
+
+    def __init__(self, taken: Resources, lanes: int) -> None:
+        """Start them."""
+        self.taken, self.lanes = taken, lanes
+        self._of_node: dict[str, list[Pool]] = {}
+        self._looked = -_GOOD
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Start pools on nodes that have joined, forget those of nodes that have left."""
+        if time.monotonic() - self._looked < _GOOD:
+            return
+        self._looked = time.monotonic()
+        there = {node: (address, have) for node, address, have in alive()}
+        for node in self._of_node.keys() - there.keys():
+            for pool in self._of_node.pop(node):
+                pool.stop()
+        for node, (address, have) in there.items():
+            pools = self._of_node.setdefault(node, [])
+            wanted = fitting(*have, self.taken.cpus, self.taken.gpus)
+            while len(pools) < wanted:
+                pools.append(Pool(node, address, self.taken, self.lanes))
+
+    def slots(self) -> int:
+        """How many trials the pools have lanes for, those that are starting too."""
+        self.refresh()
+        return self.lanes * sum(map(len, self._of_node.values()))
+
+    def starting(self) -> list[Any]:
+        """What to wait for until more pools have been started."""
+        refs = (pool.starting for pools in self._of_node.values() for pool in pools)
+        return [ref for ref in refs if ref is not None]
+
+    def free(self) -> list[Pool]:
+        """Those that have been started and have a lane."""
+        self.refresh()
+        pools = [pool for pools in self._of_node.values() for pool in pools]
+        return [p for p in pools if len(p.seats) < self.lanes and p.starting is None]
+
+    def lose(self, pool: Pool) -> None:
+        """Forget a pool that Ray will not start again; where its node is alive, make another."""
+        for pools in self._of_node.values():
+            if pool in pools:
+                pools.remove(pool)
+                pool.stop()
+
+    def close(self) -> None:
+        """End them all."""
+        for pools in self._of_node.values():
+            for pool in pools:
+                pool.stop()
+        self._of_node.clear()
+
+
+def choose(pools: list[Pool], signature: str) -> Pool:
+    """The pool for a trial: an idle one, else one with others of its signature, the emptiest."""
+    return min(
+        pools,
+        key=lambda pool: (
+            bool(pool.seats),
+            signature not in pool.seats.values(),
+            len(pool.seats),
+        ),
+    )
+
+
+class Lane:
+    """A trial's place in a pool: its methods call the pool's actor, and nothing is run for it."""
+
+    def __init__(self, pools: Pools, config: Mapping[str, Any], deaths: int) -> None:
+        """Take a free place.
+
+        Args:
+            pools: where.
+            config: a TuneConfig.
+            deaths: how many of its processes in a row have ended.
+        """
+        signature = TrialConfig.from_dict(config["trial"]).signature()
+        self.pool, self.config, self.deaths = choose(pools.free(), signature), config, deaths
+        self.key = uuid.uuid4().hex
+        self.pool.seats[self.key] = signature
+
+    @property
+    def taken(self) -> bool:
+        """Whether the place has not been given up."""
+        return self.key in self.pool.seats
+
+    def join(self) -> Any:
+        """Have the trial built; waits where the process is being started anew."""
+        join = self.pool.actor.join.options(max_task_retries=-1)
+        return join.remote(self.key, self.config, self.deaths)
+
+    def report(self) -> Any:
+        """Ask for its next report."""
+        return self.pool.actor.report.remote(self.key)
+
+    def leave(self) -> Any:
+        """Give up the place; gives what to wait for."""
+        self.pool.seats.pop(self.key, None)
+        return self.pool.actor.leave.remote(self.key)
