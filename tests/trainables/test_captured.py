@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 from tests.trainables.conftest import MIXES, make_config, make_dataset
 from tests.trainables.test_stack import lanes_of
 from trainables.captured import CapturedStep, CudaRecorder
+from trainables.config import TrialConfig
 from trainables.stack import Stack
 
 CPU = torch.device("cpu")
@@ -85,6 +86,28 @@ def test_replayed_steps_are_the_steps(mix: str) -> None:
         assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
     assert through.totals.keys() == replayed.totals.keys()
     assert all(torch.equal(replayed.totals[name], total) for name, total in through.totals.items())
+
+
+@pytest.mark.parametrize("mix", ["entropy", "residual"])
+def test_what_was_recorded_reads_the_settings_of_whoever_comes_later(mix: str) -> None:
+    """A lane's entropy or dropout is switched off and on: the first graph fits again."""
+    dataset, trials = make_dataset(), lanes_of(mix, "float64")[1:2]
+    values = trials[0].to_dict()
+    book = values["codebook"]
+    book.update(entropy=book["entropy"] and book["entropy"] | {"weight": 0.0})
+    book.update(residual=book["residual"] and book["residual"] | {"dropout": 0.0})
+    off = TrialConfig.from_dict(values)
+    book.update(entropy=book["entropy"] and book["entropy"] | {"weight": 0.7})
+    book.update(residual=book["residual"] and book["residual"] | {"dropout": 0.6})
+    on = TrialConfig.from_dict(values)
+    through, replayed = Stack(trials, dataset, CPU), Stack(trials, dataset, CPU)
+    captured = replayed.runner = CapturedStep(replayed, taped([]))
+    for trial in (trials[0], off, on):
+        for stack in (through, replayed):
+            stack.put(0, trial, stack.lane_state(0), stack.samples[0])
+            stack.advance(12)
+    assert captured.failed is None
+    assert_equal(replayed, through)
 
 
 def test_a_recording_that_gives_other_numbers_is_not_used() -> None:

@@ -14,15 +14,17 @@ HostSettings = dict[str, Mapping[str, float]]
 class LaneSettings(Mapping[str, Mapping[str, Tensor]]):
     """Settings [L] by technique and name.
 
-    Equal settings are one tensor, so that techniques know what they can share. Where lanes change
-    hands the tensors stay the same ones, unless what is equal to what has changed.
+    Equal settings are one tensor, so that techniques know what they can share. As lanes change
+    hands, each pattern of what is equal to what has tensors that stay the same ones: a step that
+    was captured reads these.
     """
 
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
         """Begin with none; numbers that are not whole become `dtype`."""
         self._device, self._dtype = device, dtype
         self._tensors: dict[str, dict[str, Tensor]] = {}
-        self.layout: tuple[object, ...] | None = None
+        self._of_layout: dict[tuple[object, ...], dict[str, dict[str, Tensor]]] = {}
+        self.layout: tuple[object, ...] = ()
 
     def __getitem__(self, name: str) -> Mapping[str, Tensor]:
         """The settings of one technique."""
@@ -50,9 +52,8 @@ class LaneSettings(Mapping[str, Mapping[str, Tensor]]):
                     known[shown] = self._tensor(values)
                 new[name][key] = known[shown]
                 layout.append((name, key, list(known).index(shown), known[shown].dtype))
-        if tuple(layout) != self.layout:
-            self.layout, self._tensors = tuple(layout), new
-            return
+        self.layout = tuple(layout)
+        self._tensors = self._of_layout.setdefault(self.layout, new)
         for name, tensors in new.items():
             for key, value in tensors.items():
                 self._tensors[name][key].copy_(value)

@@ -115,6 +115,7 @@ class Quantizer:
             self.state |= transform.start(len(configs), config.dim, key, like)
         self.settings = LaneSettings(device, dtype)
         self.dropout: Dropout | None = None
+        self._chances = torch.zeros(len(configs), device=device, dtype=dtype)
         self._take_settings()
         self._close_dims()
 
@@ -347,11 +348,9 @@ class Quantizer:
                 host[transform.name] = transform.lane_settings(block, samples) if block else {}
         self.settings.take(hosts)
         chances = [lane.residual.dropout if lane.residual else 0.0 for lane in self._configs]
-        like = self.codebooks[0].state["codebook"]
-        used = Dropout(self.levels, chances, self.seeds, like) if any(chances) else None
-        if used is not None and self.dropout is not None:
-            used.chances = self.dropout.chances.copy_(used.chances)
-        self.dropout = used
+        self._chances.copy_(torch.tensor(chances, dtype=torch.float64))
+        used = any(chances)
+        self.dropout = Dropout(self.levels, self._chances, self.seeds) if used else None
 
     def _seeds(self, level: int) -> Tensor:
         """A seed for each stream of a level, int64 [L * G]; the first stream has the lane's own."""

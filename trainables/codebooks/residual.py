@@ -66,15 +66,13 @@ class Dropout:
 
     Args:
         levels: in the chain.
-        chances: of a step that drops levels, one a lane.
+        chances: of a step that drops levels, [L].
         seeds: int64 [L].
-        like: a tensor of the device and dtype to use.
     """
 
-    def __init__(self, levels: int, chances: Sequence[float], seeds: Tensor, like: Tensor) -> None:
+    def __init__(self, levels: int, chances: Tensor, seeds: Tensor) -> None:
         """Keep what the device and the host need."""
-        self.levels = levels
-        self.chances = torch.tensor(chances).to(like)
+        self.levels, self.chances = levels, chances
         # The host's are as rounded as the device's.
         self._lanes = list(zip(self.chances.tolist(), seeds.tolist(), strict=True))
 
