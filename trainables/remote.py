@@ -53,14 +53,17 @@ class Remote:
         self.uri = uri
         self._fs, self._root = _filesystem(uri)
 
-    def upload(self, source: Path, name: str) -> None:
-        """Write a file, whole or not at all."""
+    def upload(self, source: Path, name: str, own: str = "") -> None:
+        """Write a file, whole or not at all.
+
+        Where several may write it at the same time, `own` is each one's own word.
+        """
         target = f"{self._root}/{name}"
         with _told():
             growing = self._fs.type_name in _GROWING
             if growing:
                 self._fs.create_dir(target.rpartition("/")[0], recursive=True)
-            there = f"{target}.part" if growing else target
+            there = f"{target}{own}.part" if growing else target
             with source.open("rb") as file, self._fs.open_output_stream(there) as out:
                 shutil.copyfileobj(file, out, 1 << 20)
             if growing:
@@ -124,6 +127,11 @@ def _filesystem(uri: str) -> tuple[FileSystem, str]:
             ) from None
         found = fs.PyFileSystem(fs.FSSpecHandler(other))
     return found, path.rstrip("/")
+
+
+def reason_of(error: OSError) -> str:
+    """The error in a few words."""
+    return " ".join(str(error.strerror or error).split())[:300]
 
 
 @contextmanager

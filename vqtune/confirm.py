@@ -19,6 +19,7 @@ from analysis.records import Records, find_run, read_run
 from trainables.config import TrialConfig
 from trainables.errors import InputError
 from trainables.remote import below, is_uri
+from vqtune.lease import check_free
 from vqtune.mirror import check_writable, working_copy
 from vqtune.notes import note
 from vqtune.planned import PlannedTrial, left, train_left
@@ -60,6 +61,7 @@ def confirm(request: Request, console: Console) -> Outcome:
     place = request.run if remote is None else str(working_copy(request.run))
     search = _ended_search(find_run(place))
     if remote is not None:
+        check_free(request.run, "a search")
         check_writable(remote)
     there = RunFolder(search.run / FOLDER)
     asked = _run_request(request, search, there)

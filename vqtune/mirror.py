@@ -15,7 +15,8 @@ from pathlib import Path
 
 from analysis.confirmed import FOLDER as CONFIRM
 from trainables.errors import InputError
-from trainables.remote import Remote, below
+from trainables.remote import Remote, below, reason_of
+from vqtune.lease import leased
 from vqtune.run_folder import RunFolder, check_name
 
 _PERIOD = 10.0  # seconds between two looks for what has changed
@@ -48,12 +49,19 @@ class Mirror:
             self._thread.join()
         # What was on its way when it was dropped may have come after that.
         self._gone.clear()
+        if self.run.lost is not None:
+            self._warn(
+                f"{self.remote.uri} could not be reached for a while, and another session has "
+                f"taken the run over, {self.run.lost}; what this one has computed is in "
+                f"{self.run.path}"
+            )
+            return
         until = time.monotonic() + _LAST
         while (reason := self._send()) is not None:
             if time.monotonic() > until:
                 self._warn(
                     f"the run is whole in {self.run.path}, but not at {self.remote.uri} "
-                    f"({reason}); the same command with --resume sends the rest"
+                    f"({reason}); the same command (a search's with --resume) sends the rest"
                 )
                 return
             time.sleep(_PAUSE)
@@ -66,7 +74,9 @@ class Mirror:
                 self._warn(f"cannot write to {self.remote.uri} ({reason}); trying again")
 
     def _send(self) -> str | None:
-        """Send what has changed since; why not, where that fails."""
+        """Send what has changed since, while the run is ours; why not, where that fails."""
+        if self.run.lost is not None:
+            return None
         here = files_of(self.run)
         try:
             for name in here:
@@ -104,15 +114,21 @@ def mirrored(run: RunFolder, warn: Callable[[str], None]) -> Iterator[None]:
     finally:
         mirror.close()
         try:
-            _fetch(mirror.remote, run.path, lambda name: name.endswith(".safetensors"))
+            if run.lost is None:
+                _fetch(mirror.remote, run.path, lambda name: name.endswith(".safetensors"))
         except OSError as error:
             warn(f"cannot fetch the checkpoints from {run.remote} ({reason_of(error)})")
 
 
 def send_all(run: RunFolder, warn: Callable[[str], None]) -> None:
     """Bring to the URI what was written after the session, such as the report."""
-    if run.remote is not None:
-        Mirror(run, warn).close()
+    if run.remote is None or run.lost is not None:
+        return
+    try:
+        with run.locked("another session"), leased(run):
+            Mirror(run, warn).close()
+    except InputError as error:
+        warn(f"what was written last is in {run.path} alone: {error}")
 
 
 def holds_run(uri: str) -> bool:
@@ -140,8 +156,8 @@ def fetch_records(uri: str, folder: Path) -> None:
     """
     with _as_input(uri):
         remote = Remote(uri)
-        growing = {n: size for n, size in remote.sizes().items() if n.endswith(_GROWING)}
-        if not all(_size(folder / name) >= size for name, size in growing.items()):
+        growing = [n for n in remote.sizes().items() if _belongs(n[0]) and n[0].endswith(_GROWING)]
+        if not all(_size(folder / name) >= size for name, size in growing):
             _fetch(remote, folder, _belongs)
 
 
@@ -161,17 +177,9 @@ def fetch_run(uri: str, folder: Path) -> None:
         there = remote.sizes()
         if "spec.yaml" not in there and not (folder / "spec.yaml").exists():
             raise InputError("there is no run; allowed: a URI of one, as STORAGE/NAME", uri)
-    # The confirmation is a run of its own, of which either copy may be the further one.
+        _fetch(remote, folder, lambda name: _belongs(name) or name.endswith(".safetensors"))
+    # Of this, too, either copy may be the further one.
     fetch_records(below(uri, CONFIRM), folder / CONFIRM)
-    with _as_input(uri):
-        inside = f"{CONFIRM}/"
-        _fetch(
-            remote,
-            folder,
-            lambda name: (
-                name.endswith(".safetensors") or (_belongs(name) and not name.startswith(inside))
-            ),
-        )
 
 
 @contextmanager
@@ -211,14 +219,13 @@ def files_of(run: RunFolder) -> list[str]:
 
 
 def _belongs(name: str) -> bool:
-    """Whether a file is the run's: neither a lock, nor half-written, nor sent by the nodes."""
+    """Whether a file is the run's: neither a lock, nor half-written, nor sent by the nodes.
+
+    Nor of the confirmation, which is a run of its own inside it, with a session of its own.
+    """
     parts = name.split("/")
     return not (
-        parts[-1].endswith((".part", ".lock", ".safetensors"))
+        parts[0] == CONFIRM
+        or parts[-1].endswith((".part", ".lock", ".safetensors"))
         or any(part.startswith(".") for part in parts)
     )
-
-
-def reason_of(error: OSError) -> str:
-    """The error in a few words."""
-    return " ".join(str(error.strerror or error).split())[:300]

@@ -17,6 +17,7 @@ from trainables.errors import InputError
 from trainables.yaml_file import read_mapping, yaml_text
 
 LOCK = ".lock"
+LEASE = ".lease"  # of a run at a URI
 # Below this a search would stop in its first minutes.
 LEAST_FREE_BYTES = 100 * 2**20
 
@@ -32,6 +33,8 @@ class RunFolder:
         self.path, self.remote = path, remote
         # Checkpoints that are to go from there, as names inside the run.
         self.dropped: set[str] = set()
+        # Who has taken the run over at its URI, while this session could not reach it.
+        self.lost: str | None = None
         self.spec = path / "spec.yaml"
         self.journal = path / "optuna.journal"
         self.report = path / "report.html"
@@ -112,7 +115,7 @@ def unstarted(run: RunFolder) -> bool:
     """Whether this is what a search leaves that was killed before it could start."""
     try:
         names = {path.name for path in run.path.iterdir()}
-        return names <= {"trials", LOCK} and not any(run.trials.iterdir())
+        return names <= {"trials", LOCK, LEASE} and not any(run.trials.iterdir())
     except OSError:
         return False
 

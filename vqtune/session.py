@@ -18,6 +18,7 @@ from trainables.errors import InputError
 from trainables.remote import below
 from vqtune import __version__
 from vqtune.cluster import Resources, holding, ray_cluster, resources
+from vqtune.lease import leased
 from vqtune.mirror import check_writable, fetch_records, holds_run, mirrored
 from vqtune.node_check import check_nodes
 from vqtune.notes import note
@@ -72,13 +73,16 @@ def opened(
     remote = remote or at_uri
     if request.resume:
         run = existing_run(storage, name, remote)
-        with run.locked(other):
+        with run.locked(other), leased(run, other):
+            if run.remote is not None:  # whose it was may have gone on until now
+                fetch_records(run.remote, run.path)
             yield run
         return
     run = new_run(storage, name, remote)
     with run.locked(other):
         try:
-            yield run
+            with leased(run, other):
+                yield run
         except BaseException:
             # Nothing was computed: a run that cannot start leaves no folder behind.
             with suppress(OSError):

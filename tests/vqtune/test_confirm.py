@@ -25,6 +25,8 @@ from tests.vqtune.test_cli import refused
 from trainables.checkpoint import read_tensors, write_tensors
 from trainables.config import TrialConfig
 from trainables.trainer import Trainer
+from vqtune import lease
+from vqtune.lease import leased
 from vqtune.run_folder import RunFolder
 
 # The search's seed is 5.
@@ -308,6 +310,17 @@ def test_a_search_that_is_at_work_is_not_confirmed(folder: Path) -> None:
     with run.locked():
         line = refused("confirm", "demo")
     assert line == "runs/demo: a search is at work in this run"
+
+
+def test_a_search_that_is_at_work_elsewhere_is_not_confirmed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = f"file://{folder}/runs/demo"
+    monkeypatch.setattr(lease, "SETTLED", 0.0)
+    with leased(RunFolder(folder, uri)):
+        monkeypatch.chdir(folder / "runs" / "demo")
+        line = refused("confirm", uri)
+    assert line.startswith(f"{uri}: a search is at work in this run, on ")
 
 
 def test_two_confirmations_do_not_meet(folder: Path) -> None:

@@ -118,7 +118,7 @@ def test_a_mirror_that_cannot_send_says_so(tmp_path: Path, monkeypatch: pytest.M
     Mirror(run, said.append).close()
     [line] = said
     assert line.startswith(f"the run is whole in {run.path}, but not at file://{tmp_path}/far (")
-    assert line.endswith("; the same command with --resume sends the rest")
+    assert line.endswith("; the same command (a search's with --resume) sends the rest")
 
 
 def test_of_two_copies_the_one_that_is_further_counts(tmp_path: Path) -> None:
