@@ -28,8 +28,8 @@ from trainables.seat import Seat
 Answer = Future[Any]
 Command = Callable[[Answer], None]
 
-# Deaths of its process in a row after which a trial is trained while others that are under the
-# same suspicion wait, so that it cannot take them with it each time.
+# Deaths of its process in a row after which a trial is under suspicion of having caused them. Such
+# trials are trained one after the other, in the order in which they joined.
 SUSPECT = 2
 
 
@@ -42,7 +42,7 @@ class _Guest:
         seat: its lane; None before its first step and after its last.
         failure: why it cannot go on.
         answer: who waits for its next report, since `asked`.
-        suspect: whether it may be what ends processes.
+        suspect: whether it may be what ends processes; no more after a report.
     """
 
     trial_id: str
@@ -112,7 +112,7 @@ class LaneActor:
                 if self._pool.busy:
                     self._turn()
         except BaseException:
-            # Of no single trial. Ray starts the process anew.
+            # Of no single trial: they all go on in the process that takes the place of this one.
             traceback.print_exc()
             os._exit(1)
 
@@ -161,13 +161,11 @@ class LaneActor:
         self._admit()
 
     def _admit(self) -> None:
-        """Let those train who are asked; of those under suspicion one at a time."""
-        waiting = [g for g in self._guests.values() if g.seat is not None and g.answer is not None]
-        suspects = [guest for guest in waiting if guest.suspect]
-        for guest in waiting:
-            if not guest.suspect or guest is suspects[0]:
-                assert guest.seat is not None
-                guest.seat.asked = True
+        """Let those train who are asked; of those under suspicion the first alone."""
+        first = next((guest for guest in self._guests.values() if guest.suspect), None)
+        for guest in self._guests.values():
+            if guest.seat is not None and guest.answer is not None:
+                guest.seat.asked = guest is first or not guest.suspect
 
     def _turn(self) -> None:
         due, failed = self._pool.turn()
@@ -216,7 +214,7 @@ class LaneActor:
         )
 
     def _fail(self, guest: _Guest, error: Exception) -> None:
-        guest.failure = error
+        guest.failure, guest.suspect = error, False
         answer, guest.answer = guest.answer, None
         if answer is not None:
             answer.set_exception(error)

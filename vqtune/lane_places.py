@@ -12,11 +12,11 @@ from typing import Any
 
 import ray
 from ray.air.execution import AcquiredResources, ResourceManager, ResourceRequest
-from ray.exceptions import ActorUnavailableError, RayTaskError
+from ray.exceptions import RayTaskError
 from ray.tune.result import TRIAL_INFO
 
 from vqtune.lanes import Lane, Pools
-from vqtune.retries import Actors, Deaths
+from vqtune.retries import Actors, Deaths, LaneLostError
 
 
 class _Method:
@@ -110,7 +110,8 @@ class LanePlaces(ResourceManager):  # type: ignore[misc]
     def take(self, config: Mapping[str, Any]) -> LaneHandle:
         """A place in the pool that suits a trial best."""
         ours = {key: value for key, value in config.items() if not key.startswith("__")}
-        return LaneHandle(Lane(self.pools, ours, self._deaths(config[TRIAL_INFO].trial_id)))
+        trial_id = config[TRIAL_INFO].trial_id
+        return LaneHandle(Lane(self.pools, ours, lambda: self._deaths(trial_id)))
 
 
 def in_pools(pools: Pools) -> Callable[[Deaths], Actors]:
@@ -140,15 +141,19 @@ class LaneActors(Actors):
         return True
 
     def _actor_start_failed(self, tracked_actor: Any, exception: Exception) -> None:
-        self._look_at(tracked_actor, exception)
-        super()._actor_start_failed(tracked_actor, exception)
+        super()._actor_start_failed(tracked_actor, self._seen(tracked_actor, exception))
 
     def _actor_task_failed(self, tracked_actor_task: Any, exception: Exception) -> None:
-        self._look_at(tracked_actor_task._tracked_actor, exception)
+        exception = self._seen(tracked_actor_task._tracked_actor, exception)
         super()._actor_task_failed(tracked_actor_task, exception)
 
-    def _look_at(self, tracked_actor: Any, exception: Exception) -> None:
-        """Give up a pool that Ray does not start again."""
-        if not isinstance(exception, (RayTaskError, ActorUnavailableError)):
-            handle, _ = self._live_actors_to_ray_actors_resources[tracked_actor]
-            self.pools.lose(handle.lane.pool)
+    def _seen(self, tracked_actor: Any, exception: Exception) -> Any:
+        """Give up a pool whose process has died or is out of reach."""
+        if isinstance(exception, RayTaskError):
+            return exception
+        handle, _ = self._live_actors_to_ray_actors_resources[tracked_actor]
+        lane: Lane = handle.lane
+        self.pools.lose(lane.pool)
+        others = None if lane.pool.told else lane.pool.lost - 1
+        lane.pool.told = True
+        return LaneLostError(str(exception), others, lane.spared)

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from trainables.config import TrialConfig
-from trainables.lane_actor import LaneActor
+from trainables.lane_actor import SUSPECT, LaneActor
 from vqtune.cluster import Resources, alive, fitting
 
 # Seconds for which a look at the nodes is good.
@@ -26,18 +26,20 @@ class Pool:
     """A lane actor, and who is there.
 
     Attributes:
-        actor: the process; Ray starts it anew where it dies, and it is empty then.
+        actor: the process.
         address: of its node.
-        seats: the signatures of its trials by their key.
+        seats: the lanes that trials have taken, by their key, in this order.
+        lost: how many there were when it ended.
+        told: whether the user knows of its end.
     """
 
     def __init__(self, node: str, address: str, taken: Resources, lanes: int) -> None:
         """Start the process on a node; it takes what a trial does."""
-        self.address, self.seats = address, dict[str, str]()
+        self.address, self.seats = address, dict[str, Lane]()
+        self.lost, self.told = 0, False
         remote = ray.remote(LaneActor).options(
             num_cpus=taken.cpus,
             num_gpus=taken.gpus,
-            max_restarts=-1,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
         )
         self.actor = remote.remote(lanes, taken.threads)
@@ -50,9 +52,17 @@ class Pool:
             self._starting = None
         return self._starting
 
-    def stop(self) -> None:
-        """End the process."""
+    def end(self) -> None:
+        """End the process, if it has not died; who is there has lost the place.
+
+        Of trials under suspicion only the first had been at work, see `lane_actor`.
+        """
         ray.kill(self.actor)
+        lanes = list(self.seats.values())
+        for lane in [lane for lane in lanes if lane.deaths() >= SUSPECT][1:]:
+            lane.spared = True
+        self.lost = self.lost or len(lanes)
+        self.seats.clear()
 
 
 class Pools:
@@ -78,7 +88,7 @@ class Pools:
         there = {node: (address, have) for node, address, have in alive()}
         for node in self._of_node.keys() - there.keys():
             for pool in self._of_node.pop(node):
-                pool.stop()
+                pool.end()
         for node, (address, have) in there.items():
             pools = self._of_node.setdefault(node, [])
             wanted = fitting(*have, self.taken.cpus, self.taken.gpus)
@@ -102,17 +112,18 @@ class Pools:
         return [p for p in pools if len(p.seats) < self.lanes and p.starting is None]
 
     def lose(self, pool: Pool) -> None:
-        """Forget a pool that Ray will not start again; where its node is alive, make another."""
+        """Forget a pool whose process has died; where its node is alive, it gets another."""
         for pools in self._of_node.values():
             if pool in pools:
                 pools.remove(pool)
-                pool.stop()
+                self._looked = -_GOOD
+        pool.end()
 
     def close(self) -> None:
         """End them all."""
         for pools in self._of_node.values():
             for pool in pools:
-                pool.stop()
+                pool.end()
         self._of_node.clear()
 
 
@@ -122,27 +133,33 @@ def choose(pools: list[Pool], signature: str) -> Pool:
         pools,
         key=lambda pool: (
             bool(pool.seats),
-            signature not in pool.seats.values(),
+            all(lane.signature != signature for lane in pool.seats.values()),
             len(pool.seats),
         ),
     )
 
 
 class Lane:
-    """A trial's place in a pool: its methods call the pool's actor, and nothing is run for it."""
+    """A trial's place in a pool: its methods call the pool's actor, and nothing is run for it.
 
-    def __init__(self, pools: Pools, config: Mapping[str, Any], deaths: int) -> None:
+    Attributes:
+        pool: the pool.
+        signature: the trial's.
+        spared: whether it has lost its place through no fault of the trial.
+    """
+
+    def __init__(self, pools: Pools, config: Mapping[str, Any], deaths: Callable[[], int]) -> None:
         """Take a free place.
 
         Args:
             pools: where.
             config: a TuneConfig.
-            deaths: how many of its processes in a row have ended.
+            deaths: how many of the trial's processes in a row have ended.
         """
-        signature = TrialConfig.from_dict(config["trial"]).signature()
-        self.pool, self.config, self.deaths = choose(pools.free(), signature), config, deaths
-        self.key = uuid.uuid4().hex
-        self.pool.seats[self.key] = signature
+        self.signature = TrialConfig.from_dict(config["trial"]).signature()
+        self.pool, self.config, self.deaths = choose(pools.free(), self.signature), config, deaths
+        self.key, self.spared = uuid.uuid4().hex, False
+        self.pool.seats[self.key] = self
 
     @property
     def taken(self) -> bool:
@@ -150,9 +167,8 @@ class Lane:
         return self.key in self.pool.seats
 
     def join(self) -> Any:
-        """Have the trial built; waits where the process is being started anew."""
-        join = self.pool.actor.join.options(max_task_retries=-1)
-        return join.remote(self.key, self.config, self.deaths)
+        """Have the trial built."""
+        return self.pool.actor.join.remote(self.key, self.config, self.deaths())
 
     def report(self) -> Any:
         """Ask for its next report."""

@@ -32,6 +32,20 @@ DEATHS, EXCEPTIONS = 4, 1
 SHORTAGE = 30.0
 
 
+class LaneLostError(RayActorError):  # type: ignore[misc]
+    """The process of several trials died.
+
+    Attributes:
+        others: how many others were there; None where that has been told with another of them.
+        spared: whether the trial only waited there, so that the fault is another one's.
+    """
+
+    def __init__(self, told: str, others: int | None, spared: bool) -> None:
+        """Say `told`."""
+        super().__init__(error_msg=told)
+        self.others, self.spared = others, spared
+
+
 class History:
     """What has befallen one trial since it last got on."""
 
@@ -58,6 +72,8 @@ class History:
             raise cause
         if isinstance(cause, InputError):  # it will be so again
             return False
+        if isinstance(cause, LaneLostError) and cause.spared:
+            return True
         now = time.monotonic()
         if not _died(cause):
             self.exceptions += 1
@@ -131,7 +147,8 @@ class _Controller(TuneController):  # type: ignore[misc]
         # Below 0 is without end, 0 is no more, in Tune's words.
         goes_on = history.goes_on(exception)
         trial.max_failures = -1 if goes_on else 0
-        if goes_on and history.deaths + history.exceptions == 1:
+        told_before = isinstance(exception, LaneLostError) and exception.others is None
+        if goes_on and not told_before and history.deaths + history.exceptions == 1:
             name = trial.config.get("trial_id", trial.trial_id)
             self._warn(f"{name}: {_told(exception)}; it goes on from its last report")
         super()._process_trial_failure(trial, exception)
@@ -142,7 +159,9 @@ def _told(failure: Exception) -> str:
     if not _died(cause):
         return " ".join(f"it raised {type(cause).__name__}: {cause}".split())
     # Ray has one exception for both, with a text of many lines.
-    return "its node was lost" if "node has died" in str(cause) else "its process died"
+    told = "its node was lost" if "node has died" in str(cause) else "its process died"
+    others = cause.others if isinstance(cause, LaneLostError) else 0
+    return f"{told}, and with it {others} other trials" if others else told
 
 
 @contextmanager
