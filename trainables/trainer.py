@@ -127,8 +127,9 @@ class Trainer:
 
     def charge(self, meter: Meter, share: float = 1.0) -> None:
         """Count what was spent on the trial, which had this share of it."""
-        self.seconds += meter.seconds
-        self.gpu_seconds += self.gpus * meter.seconds * share
+        seconds = meter.seconds
+        self.seconds += seconds
+        self.gpu_seconds += self.gpus * seconds * share
         self.cpu_seconds += meter.cpu_seconds * share
 
     def trained(self, meter: Meter) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from trainables.config import TrialConfig
 from trainables.errors import InputError
-from vqtune.cluster import Resources
+
+if TYPE_CHECKING:
+    from trainables.config import TrialConfig
+    from vqtune.cluster import Resources
 
 MOST = 128
 

@@ -100,7 +100,7 @@ LONG = ["all gradient", "grouped residual", "dim growth", "buffer", "batch norm"
 @pytest.mark.parametrize("mix", ["all", *(pytest.param(m, marks=pytest.mark.long) for m in LONG)])
 def test_every_report_is_that_of_the_trial_alone_in_float64(mix: str) -> None:
     """200 steps a trial, in stacks of 1, 4 and 16, with joins, leaves, respawns and growth."""
-    configs = [trial(mix, seed) for seed in range(9)]
+    configs = [trial(mix, seed) for seed in range(7)]
     reports = in_lanes(LanePool(16), configs, 6, frozenset({1, 4}), 0.6)
     for number, mine in reports.items():
         alone = plain(configs[number])
@@ -131,7 +131,7 @@ def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_a_stack_grows_with_those_who_come_and_shrinks_behind_those_who_leave(
     sizes: list[int],
 ) -> None:
-    configs = [trial("plain", seed, samples=160 if seed else 4000) for seed in range(6)]
+    configs = [trial("plain", seed, samples=80 if seed else 2000) for seed in range(6)]
     in_lanes(LanePool(16), configs, 6, frozenset(), 1.0)
     changes = [size for i, size in enumerate(sizes) if i == 0 or sizes[i - 1] != size]
     assert changes == [16, 1]
@@ -202,7 +202,7 @@ def test_a_stack_too_large_for_the_device_becomes_several(
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. And so on")
 
     monkeypatch.setattr(Stack, "run", short)
-    configs = [trial("all", seed) for seed in range(7)]
+    configs = [trial("all", seed, samples=240) for seed in range(7)]
     reports = in_lanes(LanePool(16), configs, 7, frozenset(), 1.0)
     for number, mine in reports.items():
         for report, theirs in zip(mine, plain(configs[number]), strict=True):
@@ -233,7 +233,7 @@ def test_a_trial_too_large_for_a_stack_of_one_fails_alone(monkeypatch: pytest.Mo
 
 
 def test_a_model_that_cannot_be_stacked_has_stacks_of_one(sizes: list[int]) -> None:
-    values = trial("plain", 0).to_dict()
+    values = trial("plain", 0, samples=240).to_dict()
     values["model"] = {"kind": "factory", "factory": f"{__name__}:with_dropout"}
     configs = [TrialConfig.from_dict(values | {"seed": seed}) for seed in range(3)]
     reports = in_lanes(LanePool(16), configs, 3, frozenset(), 1.0)
@@ -251,7 +251,7 @@ def with_dropout(example_shape: tuple[int, ...], dim: int) -> tuple[torch.nn.Mod
 
 def test_what_a_stack_takes_is_shared_by_those_in_it() -> None:
     pool, dataset = LanePool(4), make_dataset()
-    trainers = [Trainer(trial("plain", seed, samples=4000), dataset, CPU, 1.0) for seed in range(4)]
+    trainers = [Trainer(trial("plain", seed, samples=2000), dataset, CPU, 1.0) for seed in range(4)]
     seats = [pool.join(trainer) for trainer in trainers]
     meter = Meter()
     while not all(trainer.done for trainer in trainers):
