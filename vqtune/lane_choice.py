@@ -12,6 +12,7 @@ from trainables.errors import InputError
 if TYPE_CHECKING:
     from trainables.config import TrialConfig
     from vqtune.cluster import Resources
+from vqtune.run_folder import RunFolder, read_spec, write_yaml
 
 MOST = 128
 
@@ -76,3 +77,12 @@ def choose_lanes(asked: Asked, taken: Resources, first: TrialConfig) -> tuple[in
         return None, f"lanes: off, as they could not be tried: {told[:200]}"
     at_once = int(1 / taken.gpus + 1e-9)
     return found.best(at_once), found.told(at_once)
+
+
+def record_lanes(run: RunFolder, lanes: int | None) -> None:
+    """Write into the run's spec what this session has, which the next may have otherwise."""
+    spec = read_spec(run)
+    new = {key: value for key, value in spec.items() if key != "lanes"}
+    new |= {"lanes": lanes} if lanes else {}
+    if new != spec:
+        write_yaml(run.spec, new)

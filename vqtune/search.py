@@ -13,7 +13,7 @@ from trainables.data import folder_kind
 from trainables.errors import InputError
 from vqtune.budget import Budget
 from vqtune.cluster import Resources
-from vqtune.lane_choice import Asked, check_lanes, choose_lanes, in_lanes
+from vqtune.lane_choice import Asked, check_lanes, choose_lanes, in_lanes, record_lanes
 from vqtune.notes import note
 from vqtune.plan import Plan, recorded, resumed
 from vqtune.run_folder import RunFolder, read_spec
@@ -195,6 +195,7 @@ def _tune(
     lanes, told = choose_lanes(request.lanes, taken, baseline)
     if told:
         note(console, told)
+    record_lanes(run, lanes)
     taken = in_lanes(taken) if lanes else taken
     pools = Pools(taken, lanes) if lanes else None
     tracker = _tracker(request, run, console.print)
