@@ -129,6 +129,7 @@ class LaneActor:
     def _join(self, key: str, config: TuneConfig, deaths: int, answer: Answer) -> None:
         trial_id = config["trial_id"]
         for other in [k for k, guest in self._guests.items() if guest.trial_id == trial_id]:
+            self._fail(self._guests[other], LookupError(f"{trial_id} was told to join again"))
             trial = self._dismiss(other)
             if trial is not None:
                 trial.close()
@@ -226,6 +227,7 @@ class LaneActor:
             return None
         if guest.seat is not None:
             self._pool.leave(guest.seat)
-        self._fail(guest, LookupError(f"{guest.trial_id} has left"))
+        if guest.answer is not None:  # who told it to leave does not wait for that any more
+            guest.answer.set_result({})
         self._admit()
         return guest.trial

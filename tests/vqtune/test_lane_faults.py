@@ -42,7 +42,7 @@ def test_a_trial_that_is_lost_goes_on_and_its_neighbours_do_not_notice(
 
     def lose() -> None:
         [pool] = pools_of(made)
-        ray.get(pool.actor.leave.remote(next(iter(pool.seats))))
+        ray.get(pool.actor.join.remote("another", next(iter(pool.seats.values())).config))
 
     with Once(tmp_path / "runs" / "lost", 20, lose) as once:
         searched = run_search(
