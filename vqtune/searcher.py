@@ -23,6 +23,7 @@ from trainables.errors import InputError
 from vqtune.early_tpe import EarlyTPE, FirstRung
 from vqtune.journal import STUDY, UNFIT, WARM, proposed
 from vqtune.outcomes import Yardstick, tell
+from vqtune.packing import PACKED, LanesFree, Packing
 from vqtune.scheduler import first_rung
 from vqtune.spaces import Space
 
@@ -80,6 +81,8 @@ class VQSearch(OptunaSearch):  # type: ignore[misc]
         unfinished: numbers of trials that an earlier session left running.
         yardstick: what is known of the baseline; by default nothing.
         spent: whether no new trial may start.
+        lanes_free: lanes that are free in the stacks that run, by signature; some of the proposals
+            then join them, as `packing` has it. None leaves the sampler free.
     """
 
     def __init__(
@@ -92,6 +95,7 @@ class VQSearch(OptunaSearch):  # type: ignore[misc]
         unfinished: Sequence[int] = (),
         yardstick: Yardstick | None = None,
         spent: Callable[[], object] = lambda: False,
+        lanes_free: LanesFree | None = None,
     ) -> None:
         """Open or create the study."""
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -113,6 +117,7 @@ class VQSearch(OptunaSearch):  # type: ignore[misc]
         self._yardstick = yardstick or Yardstick(space.search.constraint)
         self._rung = _first_rung(space)
         self._spent = spent
+        self._packing = Packing(lanes_free, seed) if lanes_free is not None else None
         self._proposed = len(proposed(self.study))
         grid = space.search.sampler == "grid"
         points = space.enumerate_grid() if grid else space.first_points()
@@ -144,19 +149,24 @@ class VQSearch(OptunaSearch):  # type: ignore[misc]
             return str(Searcher.FINISHED)
         else:
             self._proposed += 1
+            self._pack()
             self._propose_as(self._next_number())
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             values = super().suggest(trial_id)["trial"]
         number = self._ot_trials[trial_id].number
         try:
-            return self._config(trial_name(number), "search", values)
+            config = self._config(trial_name(number), "search", values)
         except InputError as error:
             # A rare combination that the check of the space has not met: not a trial, go on.
             self._ot_trials.pop(trial_id).set_user_attr(UNFIT, str(error))
             self.study.tell(number, state=TrialState.FAIL)
             self._proposed -= 1
             return self.suggest(trial_id)
+        if self._packing is not None:
+            parameters = self._ot_trials[trial_id].params
+            self._packing.note(parameters, TrialConfig.from_dict(config["trial"]))
+        return config
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Learn how far the baseline is, and what a trial has come to at the first rung."""
@@ -190,6 +200,18 @@ class VQSearch(OptunaSearch):  # type: ignore[misc]
         folder = str(Path(self._settings["folder"]) / name)
         given = {"trial_id": name, "role": role, "trial": trial.to_dict()}
         return {**self._settings, **given, "folder": folder}
+
+    def _pack(self) -> None:
+        """Hold the next trial's shapes, where it is to join a stack and no other trial waits."""
+        if self._packing is None:
+            return
+        number = self._next_number()
+        if number < len(self.study.get_trials(deepcopy=False)):
+            return
+        signature = self._packing.choose(number, proposed(self.study))
+        if signature is not None:
+            shape = self._packing.shape(signature)
+            self.study.enqueue_trial(shape, user_attrs={PACKED: signature})
 
     def _propose_as(self, number: int) -> None:
         name, seed = self._sampler_name, self._sampler_seed
