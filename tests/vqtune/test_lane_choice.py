@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 from click.testing import CliRunner
 
 from tests.trainables.conftest import make_config
+from tests.vqtune.conftest import CLUSTER, run_search
+from tests.vqtune.in_lanes import SPACE, check_is_plain, noted_pools
 from trainables.errors import InputError
 from vqtune.cli import main
 from vqtune.cluster import Resources
@@ -50,3 +58,42 @@ def test_a_pool_takes_a_whole_gpu_or_none() -> None:
     rules = tuple(Shares.parse({"rules": [{"where": {"seed": 1}, "gpus": 0.5}]}).rules)
     assert in_lanes(Resources(2, 0.25, 8, rules)) == Resources(2, 1, 8)
     assert in_lanes(Resources(2, 0, 8, rules)) == Resources(2, 0, 8)
+
+
+@pytest.fixture
+def gpu(own_environment: None) -> Iterator[str]:
+    """A cluster that says it has a GPU, though trials will not find one."""
+    told = CLUSTER.replace("num_cpus=1", "num_cpus=2, num_gpus=1")
+    with subprocess.Popen(
+        [sys.executable, "-c", told],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+        process.communicate()
+
+
+@pytest.mark.long
+def test_on_a_gpu_lanes_are_chosen_by_what_is_measured(
+    gpu: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "space.yaml").write_text(SPACE)
+    made = noted_pools(monkeypatch)
+    given = {"space": tmp_path / "space.yaml", "address": gpu, "storage": tmp_path}
+
+    searched = run_search(**given, name="auto", trials=3)
+    note = r"Note: lanes: (off|\d+ a GPU) \(samples/s of one GPU: plain [\d,]+, 4 lanes [\d,]+, "
+    found = re.search(note, searched.printed)
+    assert found is not None
+    assert bool(made) == (found[1] != "off")
+
+    searched = run_search(**given, name="four", lanes=4, trials=6)
+    assert (made[-1].taken.gpus, made[-1].lanes) == (1, 4)
+    assert set(searched.states().values()) == {"complete"}
+    check_is_plain(searched)
+    for name in searched.states():
+        last = searched.reports(name)[-1]
+        assert 0 < last["gpu_seconds"] <= last["seconds"]
