@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from trainables.errors import InputError
+from vqtune.run_folder import RunFolder, read_spec, write_yaml
 
 if TYPE_CHECKING:
     from trainables.config import TrialConfig
     from vqtune.cluster import Resources
-from vqtune.run_folder import RunFolder, read_spec, write_yaml
 
 MOST = 128
 

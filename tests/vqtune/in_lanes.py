@@ -38,13 +38,18 @@ search: {{trials: 9, samples: 320, sampler: random, early_stopping: none}}
 def noted_pools(monkeypatch: pytest.MonkeyPatch) -> list[Pools]:
     """The pools that searches in this process make from now on."""
     found: list[Pools] = []
-    start = Pools.__init__
+    start, close = Pools.__init__, Pools.close
 
     def noted(self: Pools, *given: Any) -> None:
         start(self, *given)
         found.append(self)
 
+    def closed(self: Pools) -> None:
+        assert not any(pool.seats for pool in pools_of([self]))  # all have left
+        close(self)
+
     monkeypatch.setattr(Pools, "__init__", noted)
+    monkeypatch.setattr(Pools, "close", closed)
     return found
 
 
