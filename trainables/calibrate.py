@@ -91,7 +91,7 @@ def calibrate(
     stack.runner = None
     plain = _rate(stack, seconds)
     if stack.model.unstackable is not None:
-        return Calibration(plain, captured, {}, f"no stacks, as {stack.model.unstackable}")
+        return Calibration(plain, captured, {}, f"no stacks: {stack.model.unstackable}")
     del stack
     lanes: dict[int, float] = {}
     for size in sizes:

@@ -67,6 +67,7 @@ class LaneActor:
         """Start the thread that trains; `threads` is how many PyTorch may use."""
         self._pool = LanePool(lanes)
         self._guests: dict[str, _Guest] = {}
+        self._alone = ""  # why trials could not share a stack, as told last
         self._commands: SimpleQueue[tuple[Command, Answer]] = SimpleQueue()
         Thread(target=self._work, args=(threads,), daemon=True, name="lanes").start()
 
@@ -155,11 +156,19 @@ class LaneActor:
             return
         try:
             if guest.seat is None:
+                self._look_at(guest.trial)
                 guest.seat = self._pool.join(guest.trial.trainer)
         except Exception as error:
             self._fail(guest, error)
             return
         self._admit()
+
+    def _look_at(self, trial: SearchTrial) -> None:
+        """Say why trials will not share a stack, once for all whose model is of the same kind."""
+        why = trial.trainer.stack.model.unstackable
+        if why is not None and why != self._alone:
+            trial.note(f"trains in a lane without a stack, since its model cannot share one: {why}")
+            self._alone = why
 
     def _admit(self) -> None:
         """Let those train who are asked; of those under suspicion the first alone."""

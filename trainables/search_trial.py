@@ -86,6 +86,10 @@ class SearchTrial:
             report[NOTE], self._note = self._note, ""
         return report
 
+    def note(self, line: str) -> None:
+        """Tell the user with the next report, unless there is something else to be told."""
+        self._note = self._note or line
+
     def close(self) -> None:
         """Send what is left."""
         if self._sender is not None:

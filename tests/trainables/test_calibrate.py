@@ -64,7 +64,7 @@ def test_a_model_that_cannot_be_stacked_has_no_lanes(monkeypatch: pytest.MonkeyP
     found = calibrate(TrialConfig.from_dict(values).to_dict(), (4,), 0.01, make_dataset())
     assert not found.lanes
     assert found.best(1) is None
-    assert found.reason.startswith("no stacks, as ")
+    assert found.reason.startswith("no stacks: decoder: ")
 
 
 @pytest.mark.parametrize(

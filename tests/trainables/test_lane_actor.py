@@ -234,6 +234,25 @@ def test_pictures_are_those_of_the_trial_itself(tmp_path: Path) -> None:
                 assert abs(a.astype(int) - b.astype(int)).max() <= 1
 
 
+def test_the_first_of_trials_that_cannot_share_a_stack_says_why(tmp_path: Path) -> None:
+    actor = LaneActor(4, 1)
+    configs = [tune_config(tmp_path, seed) for seed in (1, 2)]
+    for config in configs:
+        config["trial"]["model"] = {
+            "kind": "factory",
+            "factory": "tests.trainables.test_calibrate:unruly",
+        }
+    found = together(*(one(actor, config) for config in configs))
+    notes = [report[NOTE] for reports in found for report in reports if NOTE in report]
+    assert notes == [
+        "trains in a lane without a stack, since its model cannot share one: decoder: Decoder "
+        "takes a value to the host (.item(), float())"
+    ]
+    for config, reports in zip(configs, found, strict=True):
+        plain = [{k: v for k, v in report.items() if k != NOTE} for report in reports]
+        check(plain, config, tmp_path / f"alone{config['trial_id']}")
+
+
 def test_after_deaths_trials_are_trained_one_after_the_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
