@@ -54,6 +54,25 @@ def test_a_search_in_lanes_is_the_search_without(
 
 
 @pytest.mark.long
+def test_trials_that_are_stopped_give_their_lanes_to_others(
+    cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four at a time; which are stopped depends on the order in which results come."""
+    (tmp_path / "space.yaml").write_text(
+        SPACE.replace("early_stopping: none", "grace: 0.25, reduction_factor: 2").replace(
+            "trials: 9", "trials: 24"
+        )
+    )
+    noted_pools(monkeypatch)
+    searched = run_search(
+        tmp_path / "space.yaml", cluster, storage=tmp_path / "runs", name="stopped", lanes=4
+    )
+    assert set(searched.states().values()) == {"complete", "stopped"}
+    assert len(searched.states()) == 24
+    check_is_plain(searched)
+
+
+@pytest.mark.long
 def test_one_after_the_other_trials_in_lanes_are_proposed_stopped_and_ranked_as_without(
     cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
