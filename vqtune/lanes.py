@@ -111,6 +111,14 @@ class Pools:
         pools = [pool for pools in self._of_node.values() for pool in pools]
         return [p for p in pools if len(p.seats) < self.lanes and p.starting is None]
 
+    def lanes_free(self) -> dict[str, int]:
+        """Lanes that another trial of a signature would find, by the signatures that are there."""
+        found: dict[str, int] = {}
+        for pool in self.free():
+            for lane in pool.seats.values():
+                found[lane.signature] = self.lanes - len(pool.seats)
+        return found
+
     def lose(self, pool: Pool) -> None:
         """Forget a pool whose process has died; where its node is alive, it gets another."""
         for pools in self._of_node.values():

@@ -54,7 +54,8 @@ class Packing:
         if packed + 1 > SHARE * (len(trials) + 1):
             return None
         free = sorted(s for s, lanes in self._lanes_free().items() if lanes > 0)
-        known = [signature for signature in free if signature in self._shapes]
+        # Where nothing that fixes shapes is searched, all trials share a stack anyway.
+        known = [signature for signature in free if self._shapes.get(signature)]
         if not known:
             return None
         rng = np.random.default_rng([self._seed, number])

@@ -175,6 +175,12 @@ def _tune(
         baseline.training.samples,
         objectives=space.search.objectives,
     )
+    lanes, told = choose_lanes(request.lanes, taken, baseline)
+    if told:
+        note(console, told)
+    record_lanes(run, lanes)
+    taken = in_lanes(taken) if lanes else taken
+    pools = Pools(taken, lanes) if lanes else None
     lasts = past.lasts
     searcher = VQSearch(
         space,
@@ -191,13 +197,8 @@ def _tune(
         past.unfinished,
         past.yardstick(),
         spent=lambda: plan.budget.spent({**lasts, **table.last}.values()),
+        lanes_free=None if pools is None else pools.lanes_free,
     )
-    lanes, told = choose_lanes(request.lanes, taken, baseline)
-    if told:
-        note(console, told)
-    record_lanes(run, lanes)
-    taken = in_lanes(taken) if lanes else taken
-    pools = Pools(taken, lanes) if lanes else None
     tracker = _tracker(request, run, console.print)
     callbacks = [tracker] if tracker is not None else []
     try:
