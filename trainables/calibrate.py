@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from trainables.captured import CapturedStep
 from trainables.config import TrialConfig
 from trainables.data import Dataset, load_dataset
 from trainables.denormals import flushed_denormals
@@ -36,7 +37,7 @@ class Calibration:
         plain: of a trial alone, operator by operator.
         captured: of a trial alone with its step captured; None where it is not.
         lanes: of all trials of a stack together, by their number.
-        reason: why there are no figures of lanes; empty where there are.
+        reason: why there is no figure of some; empty where all are there.
     """
 
     plain: float
@@ -87,7 +88,9 @@ def calibrate(
     config = TrialConfig.from_dict(values)
     data, device = dataset or load_dataset(config.data), default_device()
     stack = _stack(config, 1, data, device)
-    captured = _rate(stack, seconds) if stack.runner is not None else None
+    captured, reason = _rate(stack, seconds) if stack.runner is not None else None, ""
+    if isinstance(stack.runner, CapturedStep) and stack.runner.failed is not None:
+        captured, reason = None, stack.runner.failed
     stack.runner = None
     plain = _rate(stack, seconds)
     if stack.model.unstackable is not None:
@@ -100,7 +103,7 @@ def calibrate(
                 lanes[size] = _rate(_stack(config, size, data, device), seconds)
         except OutOfMemoryError:
             return Calibration(plain, captured, lanes, f"no memory for {size} lanes")
-    return Calibration(plain, captured, lanes)
+    return Calibration(plain, captured, lanes, reason)
 
 
 def _stack(config: TrialConfig, size: int, dataset: Dataset, device: torch.device) -> Stack:
