@@ -10,6 +10,7 @@ _TESTS = Path(__file__).parent
 _ONE_AT_A_TIME = ("vqtune", "benchmarks", "test_cluster_examples.py")
 
 
+@pytest.hookimpl(tryfirst=True)  # before the groups are read
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give processes of `pytest -n` whole groups: what needs clusters, and each other file."""
     for item in items:
