@@ -19,7 +19,8 @@ from vqtune.space_nodes import Option, key_path
 
 # The attribute of a packed trial: the signature that it was asked to have.
 PACKED = "packed"
-# The largest share of a search's proposals that are packed: the sampler stays free in the others.
+# The largest share of a search's proposals that are packed. In replay a half costs the front
+# nothing, three quarters do (`benchmarks.replay.packing`).
 SHARE = 0.5
 
 # Free lanes by signature, of the stacks that run.

@@ -139,8 +139,9 @@ def _cells(rows: Sequence[Row]) -> list[str]:
 
 
 def _middle(values: Sequence[float], form: str) -> tuple[str, str]:
-    low, middle, high = (quantile(values, q) for q in (0.25, 0.5, 0.75))
-    return format(middle, form), f"{low:{form}}-{high:{form}}"
+    quartiles = (quantile(values, q) for q in (0.25, 0.5, 0.75))
+    low, middle, high = (format(v, form) if math.isfinite(v) else "never" for v in quartiles)
+    return middle, f"{low}-{high}"
 
 
 _opened: dict[str, Table] = {}

@@ -78,5 +78,5 @@ def test_the_medians_are_printed():
         for reached, share, lanes in ((10.0, 1.0, 1), (30.0, 1.0, 2), (None, 0.9, 3))
     ]
     cells = [column._cells[0] for column in packing.summary(rows).columns]
-    assert cells[:6] == ["recorded", "8", "free", "30.0", "20.0-inf", "2/3"]
+    assert cells[:6] == ["recorded", "8", "free", "30.0", "20.0-never", "2/3"]
     assert cells[6:] == ["1.000", "0.950-1.000", "2.00", "20.0"]
