@@ -115,8 +115,8 @@ class Pools:
         """Lanes that another trial of a signature would find, by the signatures that are there."""
         found: dict[str, int] = {}
         for pool in self.free():
-            for lane in pool.seats.values():
-                found[lane.signature] = self.lanes - len(pool.seats)
+            for signature in {lane.signature for lane in pool.seats.values()}:
+                found[signature] = found.get(signature, 0) + self.lanes - len(pool.seats)
         return found
 
     def lose(self, pool: Pool) -> None:
