@@ -11,7 +11,7 @@ demo: .venv/installed
 	$(BIN)/vqtune search quickstart
 
 test: lint
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest
 
 test-long: .venv/installed
 	$(BIN)/python -m pytest -m long

@@ -147,9 +147,9 @@ class CountWaits(TorchDispatchMode):
 
 @pytest.mark.parametrize("mix", MIXES)
 def test_the_step_never_waits_for_the_device(mix: str) -> None:
-    stack = Stack([make_config(MIXES[mix], samples=400)], make_dataset(), CPU)
+    stack = Stack([make_config(MIXES[mix], samples=160)], make_dataset(), CPU)
     with CountWaits() as mode:
-        stack.advance(100)
+        stack.advance(40)
     assert mode.found == []
 
 

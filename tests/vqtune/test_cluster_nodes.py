@@ -156,6 +156,7 @@ def test_workers_need_the_dependencies_alone(
     assert elsewhere == {}
 
 
+@pytest.mark.long
 def test_nodes_that_join_are_used_and_one_that_leaves_is_survived(
     bare: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -146,6 +146,7 @@ def test_a_finished_confirmation_is_shown_again(done: Confirmed, flags: tuple[ob
     assert digest(done.run) == before
 
 
+@pytest.mark.long
 def test_more_finalists_and_seeds_are_added(
     cluster: str, done: Confirmed, finished: Searched, tmp_path: Path
 ) -> None:
@@ -199,6 +200,7 @@ def stopped(asked: list[str], folder: Path, run: Path, sent: int) -> Finished:
     return Finished(process.returncode, out, err)
 
 
+@pytest.mark.long
 def test_an_interrupted_confirmation_goes_on(
     cluster: str, finished: Searched, done: Confirmed, tmp_path: Path
 ) -> None:

@@ -151,6 +151,7 @@ def test_a_search_leaves_the_checkpoints_that_somebody_may_look_at(
         assert (ended.code, ended.err) == (0, ""), ended.err
 
 
+@pytest.mark.long
 def test_a_search_is_asked_to_keep_them_all(cluster: str, folder: Path) -> None:
     asked: dict[str, Any] = {"storage": folder / "runs", "name": "b", "seed": 1, "trials": 5}
     searched = run_search(folder / "space.yaml", cluster, **asked, keep_checkpoints=True)

@@ -484,6 +484,7 @@ def wrapped(number: int) -> dict[str, Tensor]:
     return model.state_dict()
 
 
+@pytest.mark.long
 def test_two_processes_end_with_the_codebook_of_the_joined_batch(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
