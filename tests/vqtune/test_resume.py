@@ -154,7 +154,8 @@ def interrupted(
         now = all_reports(run)
         done = sum(reports[-1]["done"] for reports in now.values())
         begun = [
-            len(reports) > len(before.get(trial, ())) + 3
+            # Far from its end, to be midway yet when the signal has done its work.
+            len(before.get(trial, ())) + 3 < len(reports) < REPORTS // 2
             for trial, reports in now.items()
             if not reports[-1]["done"]
         ]
