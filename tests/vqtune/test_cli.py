@@ -507,6 +507,7 @@ def test_ctrl_c_before_the_first_trial_leaves_no_run_behind(folder: Path) -> Non
     assert not (folder / "runs" / "x").exists()
 
 
+@pytest.mark.long
 def test_a_kill_ends_as_ctrl_c_does_and_a_log_has_each_line_at_once(folder: Path) -> None:
     process = subprocess.Popen(
         [*VQTUNE, "search", "tiny.yaml", "--name", "x", "--trials", "40"],

@@ -135,6 +135,7 @@ def refusal(run: RunFolder, *flags: str) -> str:
     return line.removeprefix("Error: ").replace(f"{run.path}/", "")
 
 
+@pytest.mark.long
 def test_more_trials_are_trained_and_recorded(run: RunFolder, cluster: str) -> None:
     before = digest(run.trials)
     asked = {"name": "demo", "seed": 5, "resume": True}

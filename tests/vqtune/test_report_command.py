@@ -54,6 +54,7 @@ def test_the_command_says_what_was_found_and_where_it_is(copied: Path, tmp_path:
     assert (copied / "report.html").stat().st_size < 5_000_000
 
 
+@pytest.mark.long
 def test_a_search_ends_with_its_report(cluster: str, tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(TINY)
     arguments = ["search", "tiny.yaml", "--name", "x", "--trials", "2", "--address", cluster]
