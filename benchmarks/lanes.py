@@ -29,7 +29,7 @@ from benchmarks.packed import cluster, packed
 from benchmarks.timing import interleaved
 from trainables.config import TrialConfig
 from trainables.data import Dataset, load_dataset
-from trainables.stack import Stack, default_device
+from trainables.stack import Stack, default_device, wait_for
 
 # Width and residual blocks; the middle one is the default model.
 MODELS = {"small": (64, 1), "default": (128, 2), "large": (256, 4)}
@@ -74,7 +74,7 @@ def stacks(
     def by_hand() -> None:
         for _ in range(steps):
             bare.step(places)
-        _wait(device)
+        wait_for(device)
 
     works[plain], counts[plain] = by_hand, steps
     trial = config(width, depth)
@@ -86,7 +86,7 @@ def stacks(
         if size == 1 and device.type == "cpu":
             name = "one trial"
         each = max(1, round(seconds / _seconds(lambda s=stack: s.advance(4), device) * 4))
-        works[name] = lambda s=stack, n=each: (s.advance(n), _wait(device))[1]
+        works[name] = lambda s=stack, n=each: (s.advance(n), wait_for(device))[1]
         counts[name] = each * size
         memory[name] = (_allocated(device) - before) / size
         failed = getattr(stack.runner, "failed", None)
@@ -120,19 +120,14 @@ def side_by_side(width: int, depth: int, seconds: float, channels: int) -> list[
     return found
 
 
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def _seconds(work: Callable[[], object], device: torch.device) -> float:
     for _ in range(3):
         work()
-    _wait(device)
+    wait_for(device)
     started = time.perf_counter()
     for _ in range(5):
         work()
-    _wait(device)
+    wait_for(device)
     return (time.perf_counter() - started) / 5
 
 

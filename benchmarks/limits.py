@@ -12,6 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from trainables.stack import wait_for
+
 
 class Bytes(TorchDispatchMode):
     """Bytes that operators read and write, each from and to the device's memory."""
@@ -57,7 +59,6 @@ def _best(work: Callable[[], object], device: torch.device) -> float:
     for _ in range(10):
         started = time.perf_counter()
         work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        wait_for(device)
         seconds.append(time.perf_counter() - started)
     return min(seconds)

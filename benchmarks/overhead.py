@@ -29,7 +29,7 @@ from benchmarks.timing import interleaved, median_ratio
 from benchmarks.tracking_overhead import compare
 from trainables.config import TrialConfig
 from trainables.data import load_dataset
-from trainables.stack import Stack
+from trainables.stack import Stack, wait_for
 from vqtune.search import Request, search
 
 SPACE = {
@@ -86,23 +86,19 @@ def step_overhead(rounds: int, steps: int, console: Console) -> None:
     starts = torch.as_tensor(dataset.train.starts.copy(), device=stack.device)
     places = starts[torch.randint(len(starts), (16,))]
 
-    def wait() -> None:
-        if stack.device.type == "cuda":
-            torch.cuda.synchronize()
-
     def ours() -> None:
         stack.advance(steps)
-        wait()
+        wait_for(stack.device)
 
     def arithmetic() -> None:
         for _ in range(steps):
             stack.step(stack.feed.batch(places.unsqueeze(0)))
-        wait()
+        wait_for(stack.device)
 
     def theirs() -> None:
         for _ in range(steps):
             bare.step(places)
-        wait()
+        wait_for(stack.device)
 
     contenders = {"trainer": ours, "trainer, same batch": arithmetic, "bare loop": theirs}
     seconds = interleaved(contenders, rounds)

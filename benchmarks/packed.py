@@ -20,6 +20,7 @@ import ray
 import torch
 
 from benchmarks.bare_loop import BareTrial
+from trainables.stack import wait_for
 
 
 class Worker:
@@ -43,13 +44,9 @@ class Worker:
         while time.perf_counter() < started + seconds:
             for _ in range(10):
                 self.trial.step(self.places)
-            self._wait()
+            wait_for(self.places.device)
             steps += 10
         return steps / (time.perf_counter() - started)
-
-    def _wait(self) -> None:
-        if self.places.is_cuda:
-            torch.cuda.synchronize()
 
 
 def packed(count: int, seconds: float, channels: int, width: int, depth: int) -> float:

@@ -18,7 +18,7 @@ from trainables.config import TrialConfig
 from trainables.data import Dataset, load_dataset
 from trainables.denormals import flushed_denormals
 from trainables.memory import OutOfMemoryError, told_out_of_memory
-from trainables.stack import Stack, default_device
+from trainables.stack import Stack, default_device, wait_for
 
 SIZES = (4, 16, 64)
 
@@ -116,15 +116,10 @@ def _stack(config: TrialConfig, size: int, dataset: Dataset, device: torch.devic
 def _rate(stack: Stack, seconds: float) -> float:
     """Samples per second of all lanes together."""
     stack.advance(_WARM_UP)
-    _wait(stack.device)
+    wait_for(stack.device)
     steps, started = 0, time.monotonic()
     while (elapsed := time.monotonic() - started) < seconds:
         stack.advance(_STEPS)
-        _wait(stack.device)
+        wait_for(stack.device)
         steps += _STEPS
     return steps * stack.batch_size * len(stack.trials) / elapsed
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

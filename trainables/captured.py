@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
+from trainables.errors import named
+
 if TYPE_CHECKING:
     from trainables.stack import Plans, Stack
 
@@ -123,8 +125,7 @@ class CapturedStep:
             graph.replay()
             replayed = self._tensors()
         except Exception as error:
-            told = " ".join(f"{type(error).__name__}: {error}".split())
-            self.failed = f"steps are not captured: {told[:200]}"
+            self.failed = f"steps are not captured: {named(error)[:200]}"
             # Tensors of a recording that was given up are not to be read.
             for i, tensors in enumerate(self._stack.rebindable):
                 for name, value in tensors.items():

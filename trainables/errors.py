@@ -14,6 +14,11 @@ class InputError(ValueError):
         super().__init__(one_line(f"{where}: {message}" if where else message))
 
 
+def named(error: BaseException) -> str:
+    """An exception's kind and message, without line breaks."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
 def one_line(text: str) -> str:
     """Text as a line that cannot do anything to a terminal, and is not too long."""
     line = " ".join(text.split())

@@ -85,6 +85,11 @@ class Evaluator:
         histograms = tally.histograms()
         return self._metrics(histograms, losses), histograms
 
+    def by_lane(self) -> list[tuple[dict[str, float], list[np.ndarray]]]:
+        """What `evaluate` gives, lane by lane: metrics, and the counts [K] of each stream."""
+        metrics, histograms = self.evaluate()
+        return [(mine, [h[lane] for h in histograms]) for lane, mine in enumerate(metrics)]
+
     @torch.no_grad()
     def counts(self) -> list[np.ndarray]:
         """The counts [L, K] of each stream alone: those of `evaluate`, without decoding."""

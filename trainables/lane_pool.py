@@ -11,6 +11,7 @@ import torch
 from trainables.lane_stack import SIZES, LaneStack
 from trainables.memory import OutOfMemoryError, told_out_of_memory
 from trainables.seat import Bench, Seat
+from trainables.stack import wait_for
 from trainables.trainer import Trainer
 
 
@@ -33,11 +34,12 @@ class LanePool:
     def join(self, trainer: Trainer) -> Seat:
         """Give a trial a lane; its stack is from now on one that it shares."""
         seat, signature = Seat(trainer), trainer.config.signature()
-        trainer.held = seat.standing().state  # to go back to
         if signature not in self._benches:
             self._benches[signature] = Bench(trainer)
             alone = trainer.stack.model.unstackable is not None
             self._most.setdefault(signature, 1 if alone else self.lanes)
+        # With its own evaluator goes its own stack.
+        trainer.evaluator = self._benches[signature].evaluator
         self._place(seat, signature)
         return seat
 
@@ -52,12 +54,6 @@ class LanePool:
             signature = seat.trainer.config.signature()
             if all(other.bench is not stack.bench for other in self._stacks):
                 del self._benches[signature]
-
-    def room(self, signature: str) -> int:
-        """Free lanes that a trial of this signature would find in stacks that are there."""
-        bench = self._benches.get(signature)
-        stacks = [stack for stack in self._stacks if stack.bench is bench]
-        return sum(stack.most - len(stack.taken) for stack in stacks)
 
     @property
     def seats(self) -> int:
@@ -127,8 +123,8 @@ class LanePool:
                 yield
         except Exception as error:
             short = isinstance(error, OutOfMemoryError)
-            if not short and stack.bench.stack.device.type == "cuda":
-                torch.cuda.synchronize(stack.bench.stack.device)  # raises, if it is lost
+            if not short:
+                wait_for(stack.bench.stack.device)  # raises, if it is lost
             size = len(stack.seats)
             signature = seats[0].trainer.config.signature()
             if size == 1:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from trainables.denormals import flushed_denormals
 from trainables.evaluation import Evaluator
 from trainables.meter import Meter
-from trainables.seat import Bench, Seat
-from trainables.stack import Stack
+from trainables.seat import Bench, Seat, Standing
+from trainables.stack import Stack, wait_for
+from trainables.trainer import Trainer
 
 # Stacks have one of a few sizes, so that steps are captured for a few shapes only.
 SIZES = (1, 4, 16, 64, 128)
@@ -92,8 +92,7 @@ class LaneStack:
         found = self._evaluated(seats) if together else {}
         for seat in seats:
             meter, trainer, at = Meter(), seat.trainer, seat.standing()
-            evaluator = self.bench.take(trainer, at.state, at.samples)
-            metrics, counts = found.get(seat.lane) or _alone(evaluator)
+            metrics, counts = found.get(seat.lane) or self._alone(trainer, at)
             trainer.charge(meter)
             trainer.held = None
             trainer.conclude(at.totals, metrics, counts)
@@ -103,8 +102,7 @@ class LaneStack:
     def _train(self, steps: int) -> None:
         meter, stack = Meter(), self._here()
         stack.train(steps)
-        if stack.device.type == "cuda":
-            torch.cuda.synchronize(stack.device)  # once a turn, to know what it took
+        wait_for(stack.device)  # once a turn, to know what it took
         sharers = [seat for seat in self.taken if seat.ahead]
         for seat in sharers:
             seat.trainer.charge(meter, 1 / len(sharers))
@@ -116,10 +114,16 @@ class LaneStack:
         meter = Meter()
         if self._evaluator is None:
             self._evaluator = Evaluator(self._here(), self.bench.dataset)
-        metrics, counts = self._evaluator.evaluate()
+        found = self._evaluator.by_lane()
         for seat in seats:
             seat.trainer.charge(meter, 1 / len(seats))
-        return {s.lane: (metrics[s.lane], [stream[s.lane] for stream in counts]) for s in seats}
+        return {seat.lane: found[seat.lane] for seat in seats}
+
+    def _alone(self, trainer: Trainer, at: Standing) -> tuple[dict[str, float], list[np.ndarray]]:
+        """Metrics and counts of one trial."""
+        self.bench.take(trainer, at.state, at.samples)
+        [found] = self.bench.evaluator.by_lane()
+        return found
 
     def _shrink(self) -> None:
         size = size_for(len(self.taken), self.most)
@@ -142,9 +146,3 @@ class LaneStack:
     def _here(self) -> Stack:
         assert self._stack is not None  # made for the first who comes
         return self._stack
-
-
-def _alone(evaluator: Evaluator) -> tuple[dict[str, float], list[np.ndarray]]:
-    """Metrics and counts of a stack of one."""
-    [metrics], counts = evaluator.evaluate()
-    return metrics, [stream[0] for stream in counts]

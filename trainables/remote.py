@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from trainables.errors import InputError
+from trainables.errors import InputError, named
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem  # type: ignore[import-untyped]
@@ -141,4 +141,4 @@ def _told() -> Iterator[None]:
     except OSError:
         raise
     except Exception as error:  # of whatever package is behind the scheme
-        raise OSError(0, " ".join(f"{type(error).__name__}: {error}".split())) from error
+        raise OSError(0, named(error)) from error

@@ -10,6 +10,7 @@ import torch
 
 from trainables.config import TrialConfig
 from trainables.data import load_dataset
+from trainables.errors import named
 from trainables.kept import Kept
 from trainables.patience import patiently
 from trainables.sender import Sender
@@ -74,7 +75,7 @@ class SearchTrial:
             return
         self._sender.send()
         if self.trainer.done and not self._sender.flushed():  # the last one is waited for
-            self._note = self._note or "the last checkpoint could not be sent to the storage"
+            self.note("the last checkpoint could not be sent to the storage")
 
     def tell(self) -> dict[str, Any]:
         """The last report as Tune takes it."""
@@ -117,6 +118,6 @@ class SearchTrial:
         try:
             return {SNAPSHOT: snapshot(self.trainer, sound=self.trainer.complete)}
         except Exception as error:  # a trial does not fail for want of a picture
-            told = " ".join(f"{type(error).__name__}: {error}".split())
-            self.snapshots, self._note = False, self._note or f"shows no pictures: {told}"
+            self.snapshots = False
+            self.note(f"shows no pictures: {named(error)}")
             return {}

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 
-from trainables.evaluation import Evaluator
 from trainables.stack import Stack
 from trainables.trainer import Trainer
 
@@ -29,9 +28,10 @@ class Standing:
 class Seat:
     """A trial's place in a stack.
 
-    Between its report and the next time it is asked for one, its state at the report is held, and
-    its lane trains on with the others. If the trial is asked before it has passed its next report,
-    nothing of that is in vain; else the lane goes back to what is held.
+    Between its report and the next time it is asked for one, its state at the report is held (at
+    first that in which it came), and its lane trains on with the others. If the trial is asked
+    before it has passed its next report, nothing of that is in vain; else the lane goes back to
+    what is held.
 
     Attributes:
         trainer: the trial's.
@@ -40,8 +40,9 @@ class Seat:
     """
 
     def __init__(self, trainer: Trainer) -> None:
-        """Take a trial that trains in a stack of its own."""
-        self.trainer, self.asked, self.ahead = trainer, False, True
+        """Take a trial as it stands in a stack of its own, which it has not left yet."""
+        trainer.held = trainer.stack.lane_state(trainer.lane)
+        self.trainer, self.asked, self.ahead = trainer, False, False
 
     @property
     def lane(self) -> int:
@@ -57,7 +58,7 @@ class Seat:
         """Where the trial stands, were it asked now."""
         trainer = self.trainer
         if not self.ahead:
-            assert trainer.held is not None  # since it joined
+            assert trainer.held is not None  # since it came
             return Standing(trainer.held, trainer.samples, {})
         stack = trainer.stack
         totals = stack.lane_totals(self.lane)
@@ -82,8 +83,6 @@ class Bench:
         """Take over the stack of a trial that is about to move."""
         self.stack, self.evaluator, self.dataset = trainer.stack, trainer.evaluator, trainer.dataset
 
-    def take(self, trainer: Trainer, state: dict[str, torch.Tensor], samples: int) -> Evaluator:
-        """Let it be a trial's; gives what evaluates that."""
+    def take(self, trainer: Trainer, state: dict[str, torch.Tensor], samples: int) -> None:
+        """Let it be a trial's, whose evaluator is the bench's."""
         self.stack.put(0, trainer.config, state, samples)
-        trainer.evaluator = self.evaluator
-        return self.evaluator

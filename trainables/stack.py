@@ -211,11 +211,12 @@ class Stack:
         """
         if trial.signature() != self.trials[lane].signature():
             raise InputError("trials of one stack must have the same signature", "stack")
-        self.trials[lane], self.orders[lane] = trial, Order(self._split, trial.seed)
-        self.seeds[lane] = trial.seed
-        for quantizer in self.quantizers:
-            quantizer.set_lane(lane, trial.codebook, trial.training.samples)
-        self.rates.take(self.trials)
+        if trial is not self.trials[lane]:  # or only its state is another one
+            self.trials[lane], self.orders[lane] = trial, Order(self._split, trial.seed)
+            self.seeds[lane] = trial.seed
+            for quantizer in self.quantizers:
+                quantizer.set_lane(lane, trial.codebook, trial.training.samples)
+            self.rates.take(self.trials)
         self.load_lane(lane, state, samples)
         self.clear_totals(lane)
 
@@ -371,6 +372,12 @@ class _Pool:
 def default_device() -> torch.device:
     """The GPU where there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def precision(name: str, device: torch.device) -> tuple[torch.dtype, bool]:

@@ -119,11 +119,11 @@ class Trainer:
         with told_out_of_memory(self.config):
             self.stack.advance(self.goal - self.stack.steps[self.lane], progress)
         totals = self.stack.lane_totals(self.lane)
-        self._since.seconds += meter.seconds
+        self.trained(meter)
         with told_out_of_memory(self.config):
-            [metrics], counts = self.evaluator.evaluate()
+            [(metrics, counts)] = self.evaluator.by_lane()
         self.charge(meter)
-        return self.conclude(totals, metrics, [stream[0] for stream in counts])
+        return self.conclude(totals, metrics, counts)
 
     def charge(self, meter: Meter, share: float = 1.0) -> None:
         """Count what was spent on the trial, which had this share of it."""
@@ -133,7 +133,7 @@ class Trainer:
         self.cpu_seconds += meter.cpu_seconds * share
 
     def trained(self, meter: Meter) -> None:
-        """Count the time of steps that were not `advance`'s."""
+        """Count the time of steps."""
         self._since.seconds += meter.seconds
 
     def conclude(
@@ -164,8 +164,8 @@ class Trainer:
     def evaluate(self) -> Report:
         """Metrics on the held-out set as things stand."""
         with told_out_of_memory(self.config):
-            [metrics], counts = self.evaluator.evaluate()
-        return self._judged(metrics, [stream[0] for stream in counts])
+            [(metrics, counts)] = self.evaluator.by_lane()
+        return self._judged(metrics, counts)
 
     def _judged(self, metrics: Mapping[str, float], counts: list[np.ndarray]) -> Report:
         self._counts = counts
@@ -173,13 +173,6 @@ class Trainer:
         self._finite = finite
         reason = "" if finite else f"diverged: the loss is not finite after {self.samples} samples"
         return {"samples": self.samples, **metrics, "diverged": not finite, "reason": reason}
-
-    def seat(self, stack: Stack, lane: int, evaluator: Evaluator) -> None:
-        """Train in a lane of another stack from now on; the trial's state is there already.
-
-        `evaluator` is of a stack of one, into which the state is put before it is used.
-        """
-        self.stack, self.lane, self.evaluator = stack, lane, evaluator
 
     def counts(self) -> list[np.ndarray]:
         """How often each code [K] of each stream was chosen in the last evaluation."""

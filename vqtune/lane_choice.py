@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from trainables.errors import InputError
+from trainables.errors import InputError, named
 from vqtune.run_folder import RunFolder, read_spec, write_yaml
 
 if TYPE_CHECKING:
@@ -72,9 +72,8 @@ def choose_lanes(asked: Asked, taken: Resources, first: TrialConfig) -> tuple[in
     try:
         found = ray.get(task.remote(first.to_dict()))
     except ray.exceptions.RayError as error:
-        cause = getattr(error, "cause", error)
-        told = " ".join(f"{type(cause).__name__}: {cause}".split())
-        return None, f"lanes: off, as they could not be tried: {told[:200]}"
+        told = named(getattr(error, "cause", error))[:200]
+        return None, f"lanes: off, as they could not be tried: {told}"
     at_once = int(1 / taken.gpus + 1e-9)
     return found.best(at_once), found.told(at_once)
 

@@ -15,7 +15,7 @@ import torch
 from analysis.flatten import row_dicts
 from analysis.records import Records
 from analysis.specimen import Specimen, Specimens
-from trainables.errors import InputError
+from trainables.errors import InputError, named
 from trainables.examine import Examination, Trained, examine, restore
 from trainables.shown import Floats, Kind, Listening, chosen, kind_of, listening, picture
 
@@ -60,8 +60,7 @@ def _specimen(
     except InputError as error:
         return replace(nothing, note=str(error)), None
     except Exception as error:  # a user's modules and data may raise anything
-        told = " ".join(f"{type(error).__name__}: {error}".split())
-        return replace(nothing, note=told), None
+        return replace(nothing, note=named(error)), None
 
 
 def _drawn(

@@ -18,7 +18,7 @@ import numpy as np
 from analysis.errors import RunError
 from analysis.findings import Findings
 from analysis.flatten import row_dicts
-from trainables.errors import InputError
+from trainables.errors import InputError, named
 from vqtune.export import export
 from vqtune.report import Report
 from vqtune.wandb_link import choose_mode, quiet_settings
@@ -62,7 +62,7 @@ def log_summary(report: Report, project: str, warn: Warn, offline: bool = False)
             if mode != "disabled":
                 where.append(_log(report, project, mode, told.append))
         except Exception as error:  # whatever W&B does must not end the search
-            told.append(f"W&B: {' '.join(f'{type(error).__name__}: {error}'.split())}")
+            told.append(f"W&B: {named(error)}")
 
     thread = threading.Thread(target=work, name="wandb-summary", daemon=True)
     thread.start()

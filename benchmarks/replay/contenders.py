@@ -25,6 +25,7 @@ from benchmarks.replay.adapters import (
 from benchmarks.replay.simulator import Scheduler, Search
 from benchmarks.replay.table import Table
 from vqtune import early_tpe, layers, outcomes, pareto_asha, rung, scheduler, searcher
+from vqtune.packing import LanesFree
 from vqtune.scheduler import first_rung, make_scheduler
 from vqtune.searcher import VQSearch
 from vqtune.spaces import Space
@@ -104,14 +105,24 @@ def _moasha(table: Table, seed: int) -> Scheduler:
 
 def _vqtune(table: Table, seed: int, sampler: str) -> tuple[Search, Scheduler]:
     space = searched(table, sampler=sampler)
-    search = VQSearch(
+    return VQTuneSearch(vqtune_search(space, seed)), vqtune_scheduler(space, table, seed)
+
+
+def vqtune_search(space: Space, seed: int, lanes_free: LanesFree | None = None) -> VQSearch:
+    """Vqtune's own proposals, kept in memory."""
+    return VQSearch(
         space,
         optuna.storages.InMemoryStorage(),
         seed,
         {"folder": "replay", "threads": 1, "gpus": 0.0},
         space.baseline().to_dict(),
+        lanes_free=lanes_free,
     )
-    return VQTuneSearch(search), RayScheduler(make_scheduler(space.search, table.budget, seed))
+
+
+def vqtune_scheduler(space: Space, table: Table, seed: int) -> Scheduler:
+    """Vqtune's own early stopping."""
+    return RayScheduler(make_scheduler(space.search, table.budget, seed))
 
 
 def _ray(table: Table, seed: int, sampler: optuna.samplers.BaseSampler | None = None) -> Search:

@@ -25,14 +25,13 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import optuna
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table as Printed
 
 from benchmarks.json_lines import read_lines
-from benchmarks.replay.adapters import RayScheduler, VQTuneSearch, quiet
-from benchmarks.replay.contenders import searched
+from benchmarks.replay.adapters import VQTuneSearch, quiet
+from benchmarks.replay.contenders import searched, vqtune_scheduler, vqtune_search
 from benchmarks.replay.predicted import Predicted
 from benchmarks.replay.record import REPORTS, recorded_space
 from benchmarks.replay.report import GOAL, quantile
@@ -40,7 +39,6 @@ from benchmarks.replay.simulator import Proposal, replay
 from benchmarks.replay.table import Table
 from trainables.config import TrialConfig
 from vqtune.packing import PACKED
-from vqtune.scheduler import make_scheduler
 from vqtune.searcher import VQSearch
 
 HERE = Path(__file__).parent
@@ -221,16 +219,9 @@ def one(kind: str, mode: str, seed: int, workers: int, lanes: int) -> Row:
     began = time.process_time()
     space = searched(table)
     stacks = Stacks(lanes)
-    searcher = VQSearch(
-        space,
-        optuna.storages.InMemoryStorage(),
-        seed,
-        {"folder": "replay", "threads": 1, "gpus": 0.0},
-        space.baseline().to_dict(),
-        lanes_free=stacks.free if mode == "packed" else None,
-    )
+    searcher = vqtune_search(space, seed, stacks.free if mode == "packed" else None)
     stacks.serve(searcher)
-    scheduler = RayScheduler(make_scheduler(space.search, table.budget, seed))
+    scheduler = vqtune_scheduler(space, table, seed)
     outcome = replay(table, stacks, scheduler, workers, CAP[kind])
     spent = [c for c, share in zip(outcome.compute, outcome.share, strict=True) if share >= 1]
     proposals = searcher.study.get_trials(deepcopy=False)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from tests.trainables.conftest import MIXES, make_config, make_dataset
+from tests.trainables.conftest import MIXES, make_config, make_dataset, no_waits
 from tests.trainables.test_stack import lanes_of
 from trainables.captured import CapturedStep, CudaRecorder
 from trainables.config import TrialConfig
@@ -162,12 +162,8 @@ def test_a_cuda_graph_replays_the_steps_without_a_wait(mix: str) -> None:
     assert captured.totals["recon_loss"].tolist() == pytest.approx(
         eager.totals["recon_loss"].tolist(), rel=0.05
     )
-    mode = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_waits():
         captured.advance(1000)
-    finally:
-        torch.cuda.set_sync_debug_mode(mode)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

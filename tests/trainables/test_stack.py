@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.trainables.conftest import MIXES, make_config, make_dataset
+from tests.trainables.conftest import MIXES, make_config, make_dataset, no_waits
 from trainables.config import TrialConfig
 from trainables.errors import InputError
 from trainables.evaluation import Evaluator
@@ -167,12 +167,8 @@ def test_the_check_for_waits_sees_them() -> None:
 def test_the_step_never_waits_for_a_gpu(mix: str) -> None:
     stack = Stack([make_config(MIXES[mix], samples=480)], make_dataset())
     stack.advance(10)  # libraries load and choose their algorithms
-    mode = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_waits():
         stack.advance(100)
-    finally:
-        torch.cuda.set_sync_debug_mode(mode)
 
 
 @pytest.mark.parametrize("mix", MIXES)

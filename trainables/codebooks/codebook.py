@@ -240,7 +240,12 @@ class Codebook:
             before: samples drawn by each lane before the step.
             after: the same after the step.
         """
-        return tuple(t.name for t in self.techniques if self._due(t, before, after))
+        lanes = list(zip(self.host_settings, before, after, strict=True))
+        return tuple(
+            technique.name
+            for technique in self.techniques
+            if any(technique.due(host[technique.name], b, a) for host, b, a in lanes)
+        )
 
     def after_step(self, step: Step, before: Sequence[int], after: Sequence[int]) -> None:
         """Update and maintain after the optimiser's step.
@@ -266,12 +271,6 @@ class Codebook:
             if replacement is not None:
                 mask = self.sync.same(replacement.mask)
                 self._replace(Replacement(mask, self.sync.same(replacement.vectors)))
-
-    def _due(self, technique: Technique, before: Sequence[int], after: Sequence[int]) -> bool:
-        return any(
-            technique.due(host[technique.name], b, a)
-            for host, b, a in zip(self.host_settings, before, after, strict=True)
-        )
 
     def _remake(self) -> None:
         for technique in self._makes:

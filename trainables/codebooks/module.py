@@ -290,8 +290,7 @@ class VectorQuantizer(nn.Module):
             self.steps_done + 1,
             self._quantizer.seeds,
         )
-        dropout = self._quantizer.dropout
-        most = dropout.most([self._steps + 1]) if dropout else None
+        most = self._quantizer.most([self._steps + 1])
         quantized = self._quantizer.quantize(latents, clock, mask, most)
         self._take(self._quantizer.state)  # running statistics of a normalization
         self._pending = _Pending(quantized.detached(), drawn, sync is not ALONE)

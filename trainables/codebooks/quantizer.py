@@ -235,6 +235,10 @@ class Quantizer:
         prepared = self.codebooks[0].prepare(split_groups(z, self.groups))
         return self._leave(join_groups(prepared, self.groups))
 
+    def most(self, steps: Sequence[int]) -> int | None:
+        """The most levels that a lane uses in the step of this number in each; None for all."""
+        return self.dropout.most(steps) if self.dropout else None
+
     def plan(self, before: Sequence[int], after: Sequence[int], steps: Sequence[int]) -> Plan:
         """What the host knows of a step: it decides which operators run, and nothing else does.
 
@@ -243,8 +247,7 @@ class Quantizer:
             after: the same after the step.
             steps: the step's number in each lane, from 1.
         """
-        most = self.dropout.most(steps) if self.dropout else None
-        return Plan(tuple(book.due(before, after) for book in self.codebooks), most)
+        return Plan(self._due(before, after), self.most(steps))
 
     def quantize(
         self, z_e: Tensor, clock: Clock, mask: Tensor | None = None, most: int | None = None
@@ -255,7 +258,7 @@ class Quantizer:
             z_e: latents.
             clock: where each lane stands.
             mask: bool [L, N], latents that count; all where None.
-            most: the plan's, where there is one.
+            most: as `most` tells, where the host knows the step.
         """
         z, new = self._enter(z_e, mask, fit=True)
         self.state |= new
@@ -283,7 +286,7 @@ class Quantizer:
             before: samples drawn by each lane before the step, known to the host.
             after: the same after the step.
         """
-        self.finish(quantized, tuple(book.due(before, after) for book in self.codebooks))
+        self.finish(quantized, self._due(before, after))
 
     @torch.no_grad()
     def finish(self, quantized: Quantized, due: Sequence[Due]) -> None:
@@ -340,6 +343,9 @@ class Quantizer:
             for book in self.codebooks:
                 book.open_dims = self._open_dims
                 book.set_all()
+
+    def _due(self, before: Sequence[int], after: Sequence[int]) -> tuple[Due, ...]:
+        return tuple(book.due(before, after) for book in self.codebooks)
 
     def _take_settings(self) -> None:
         hosts: list[HostSettings] = [{} for _ in self._configs]

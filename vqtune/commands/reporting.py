@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from trainables.errors import named
 from vqtune.commands.endings import command, shown
 
 if TYPE_CHECKING:
@@ -29,8 +30,7 @@ def end_with_report(records: Records, wandb: str | None) -> None:
 
         made = write_report(records, command(), shown(records.run), trust=True)
     except Exception as error:
-        told = " ".join(f"{type(error).__name__}: {error}".split())
-        click.echo(f"Note: the report could not be written: {told}")
+        click.echo(f"Note: the report could not be written: {named(error)}")
         return
     click.echo(f"Report: {shown(made.page)}")
     if wandb is not None:
