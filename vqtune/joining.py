@@ -147,14 +147,16 @@ def _token() -> str | None:
 
 
 def _send_token() -> None:
-    """With an address Ray would not, unless told to."""
-    if "RAY_AUTH_MODE" in os.environ:
-        return
-    os.environ["RAY_AUTH_MODE"] = "token"
+    """With an address Ray would not, unless told to; nor any other than one that it has sent."""
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
     if "ray" in sys.modules:
-        from ray._raylet import Config  # type: ignore[attr-defined]  # noqa: PLC0415
+        from ray._raylet import (  # type: ignore[attr-defined]  # noqa: PLC0415
+            AuthenticationTokenLoader,
+            Config,
+        )
 
         Config.initialize("")
+        AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _allowed_tokens() -> str:

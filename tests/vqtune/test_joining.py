@@ -64,6 +64,26 @@ def test_the_right_token_is_sent_wherever_it_stands(
     assert joined("auto", tmp_path, RAY_ADDRESS=cluster) == "joined 1.0"
 
 
+@pytest.mark.long
+def test_after_a_cluster_of_ones_own_the_right_token_is_sent(
+    cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray keeps to the token that it has sent once, here that of a cluster that is gone."""
+    program = f"""
+import os, ray
+from vqtune.cluster import ray_cluster
+with ray_cluster(None):
+    pass
+os.environ["RAY_AUTH_TOKEN"] = {os.environ["RAY_AUTH_TOKEN"]!r}
+with ray_cluster({cluster!r}):
+    print("joined", ray.cluster_resources()["CPU"])
+"""
+    monkeypatch.delenv("RAY_AUTH_MODE")
+    monkeypatch.delenv("RAY_AUTH_TOKEN")
+    done = python(program, cwd=tmp_path, HOME=str(tmp_path))
+    assert (done.code, done.out) == (0, "joined 1.0\n"), done.err
+
+
 @pytest.mark.usefixtures("no_token")
 def test_a_missing_token(cluster: str, tmp_path: Path) -> None:
     line = joined(cluster, tmp_path)
