@@ -10,8 +10,12 @@ BIN := .venv/bin
 demo: .venv/installed
 	$(BIN)/vqtune search quickstart
 
+# Two processes: one for what uses the tests' Ray cluster, one for all else, shown at the end.
 test: lint
-	$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -m "not long and not cluster" >.test.log 2>&1 & other=$$!; \
+	trap "kill $$other" INT TERM; \
+	$(BIN)/python -m pytest -m "not long and cluster"; code=$$?; \
+	wait $$other || code=$$?; cat .test.log; exit $$code
 
 test-long: .venv/installed
 	$(BIN)/python -m pytest -m long
