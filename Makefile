@@ -5,7 +5,27 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-long lint format
+.PHONY: demo test .test-cluster .test-other test-long lint format
+
+demo: .venv/installed
+	$(BIN)/vqtune search quickstart
+
+# Two processes: one for what uses the tests' Ray cluster, one for all else, shown at the end.
+test: lint
+	@$(MAKE) --no-print-directory -j2 .test-cluster .test-other; code=$$?; cat .test.log; exit $$code
+
+.test-cluster:
+	$(BIN)/python -m pytest -m "not long and cluster"
+
+.test-other:
+	@$(BIN)/python -m pytest -m "not long and not cluster" >.test.log 2>&1
+
+test-long: the long ones: kill series and soaks.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test .test-cluster .test-other test-long lint format
 
 demo: .venv/installed
 	$(BIN)/vqtune search quickstart

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from trainables.errors import InputError
@@ -106,12 +107,20 @@ def ray_cluster(address: str | None, factories: set[str] | None = None) -> Itera
             raise InputError(f"the cluster at {place} cannot be joined: {told}", FLAG) from None
     # A `kill` by a shell or a batch system ends it as Ctrl-C does, with all saved. Ray's own
     # handler, which it sets when it starts, would end the process at once.
-    previous = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
         yield place is not None
     finally:
         signal.signal(signal.SIGTERM, previous)
         ray.shutdown()
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Do what Ctrl-C would, even where a shell has its background jobs ignore that."""
+    handler = signal.getsignal(signal.SIGINT)
+    if not callable(handler):
+        raise KeyboardInterrupt
+    handler(signal.SIGINT, frame)
 
 
 def _without_current_folder() -> Any:

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import secrets
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -123,6 +124,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Nothing of the user's: neither cache nor cluster nor login."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        # By a shell that runs this in the background: what is started here would ignore it too.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VQTUNE_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("NETRC", str(tmp_path_factory.mktemp("home") / "netrc"))

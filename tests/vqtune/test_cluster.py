@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import time
 from typing import Any
 
 import pytest
@@ -130,3 +132,15 @@ def test_a_search_of_ones_own_joins_nobodys_cluster(
     with ray_cluster(None):
         assert ray.get_runtime_context().gcs_address != cluster
         assert ray.cluster_resources()["CPU"] == os.cpu_count()
+
+
+@pytest.mark.parametrize("of_ctrl_c", [signal.SIG_IGN, signal.default_int_handler])
+def test_a_kill_is_ctrl_c_even_where_a_shell_has_that_ignored(cluster: str, of_ctrl_c: Any) -> None:
+    before = signal.signal(signal.SIGINT, of_ctrl_c)
+    try:
+        with pytest.raises(KeyboardInterrupt), ray_cluster(cluster):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert not ray.is_initialized()
