@@ -20,23 +20,6 @@ test: lint
 .test-other:
 	@$(BIN)/python -m pytest -m "not long and not cluster" >.test.log 2>&1
 
-test-long: the long ones: kill series and soaks.
-
-PYTHON ?= python3
-BIN := .venv/bin
-
-.PHONY: demo test .test-cluster .test-other test-long lint format
-
-demo: .venv/installed
-	$(BIN)/vqtune search quickstart
-
-# Two processes: one for what uses the tests' Ray cluster, one for all else, shown at the end.
-test: lint
-	@$(BIN)/python -m pytest -m "not long and not cluster" >.test.log 2>&1 & other=$$!; \
-	trap "kill $$other" INT TERM; \
-	$(BIN)/python -m pytest -m "not long and cluster"; code=$$?; \
-	wait $$other || code=$$?; cat .test.log; exit $$code
-
 test-long: .venv/installed
 	$(BIN)/python -m pytest -m long
 
