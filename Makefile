@@ -10,7 +10,7 @@ BIN := .venv/bin
 demo: .venv/installed
 	$(BIN)/vqtune search quickstart
 
-# Two processes: one for what uses the tests' Ray cluster, one for all else, shown at the end.
+# Two processes: one for most of what uses Ray, one for all else, shown at the end.
 test: lint
 	@$(MAKE) --no-print-directory -j2 .test-cluster .test-other; code=$$?; cat .test.log; exit $$code
 

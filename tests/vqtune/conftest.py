@@ -115,7 +115,7 @@ def build(example_shape, dim, ending):
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what uses the shared cluster: all that can run beside it, as `make test` does."""
+    """Mark what uses the shared cluster; modules that start others mark themselves."""
     for item in items:
         if "cluster" in getattr(item, "fixturenames", ()):
             item.add_marker("cluster")

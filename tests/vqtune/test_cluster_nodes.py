@@ -22,6 +22,8 @@ from vqtune import node_check
 from vqtune.cluster import holding, ray_cluster, resources
 from vqtune.node_check import check_nodes
 
+pytestmark = pytest.mark.cluster  # of their own
+
 OWN = """
 description: A user's own model and data
 extends: base

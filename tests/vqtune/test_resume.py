@@ -55,6 +55,8 @@ from vqtune.session import share
 from vqtune.shares import Shares
 from vqtune.spaces import SearchSettings, Space, load_space
 
+pytestmark = pytest.mark.cluster  # of its own
+
 # A trial takes a second or two, and is stopped halfway at the earliest.
 SAMPLES, REPORTS, TRIALS = 1440, 60, 6
 LONG = f"""

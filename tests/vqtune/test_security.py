@@ -32,6 +32,8 @@ from tests.vqtune.listening import listening
 from trainables import yaml_file
 from vqtune.cli import main
 
+pytestmark = pytest.mark.cluster  # of its own
+
 COMMAND = Path(sys.executable).with_name("vqtune")
 SHADOWS = ("torch", "numpy", "pandas", "yaml", "json", "random", "queue", "sitecustomize")
 EVIL = """
