@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
-from trainables.errors import named
+from trainables.errors import named, release
 
 if TYPE_CHECKING:
     from trainables.stack import Plans, Stack
@@ -48,13 +48,33 @@ class CudaRecorder:
         """Record `work`, which runs once before, since libraries allocate at first use."""
         here = torch.cuda.current_stream()
         self._stream.wait_stream(here)
-        with torch.cuda.stream(self._stream):
-            work()
-        here.wait_stream(self._stream)
+        try:
+            with torch.cuda.stream(self._stream):
+                work()
+        finally:
+            here.wait_stream(self._stream)
+        _drop_workspaces()
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
-            work()
+        # Not by `torch.cuda.graph`, which stays on the stream when the capture cannot be ended.
+        with torch.cuda.stream(self._stream):
+            graph.capture_begin(pool=self._pool)
+            try:
+                work()
+            finally:
+                graph.capture_end()
+        _drop_workspaces()
         return graph
+
+
+def _drop_workspaces() -> None:
+    """Let cuBLAS take its scratch memory anew, in a recording from the graphs' own pool.
+
+    It keeps one for each stream, streams are handed out again after 32, and it is freed with the
+    first graph that was recorded on one: another stack's graphs would go on with it.
+    """
+    torch._C._cuda_clearCublasWorkspaces()
 
 
 class CapturedStep:
@@ -62,8 +82,8 @@ class CapturedStep:
 
     A plan that comes up for the first time runs by its operators, as the rare ones always will; at
     the second time it is recorded, and the recording is held against the operators before it is
-    used. Where it cannot be recorded or does not agree, all steps run by their operators from then
-    on.
+    used. Where it cannot be recorded or does not agree, or where the device has no memory for both
+    recordings and operators, all steps run by their operators from then on.
 
     Attributes:
         failed: why nothing is recorded; None where all is well.
@@ -85,18 +105,32 @@ class CapturedStep:
 
     def __call__(self, x: Tensor, plans: Plans) -> None:
         """Run a step on examples [L, B, C, ...]."""
-        key = (plans, self._stack.layout)
+        if self.failed is not None:
+            self._stack.run(x, plans)
+            return
         if self._x is None:
             self._x = torch.empty_like(x)
         self._x.copy_(x)
-        graph = self._graphs.get(key)
-        if graph is None and key in self._graphs and self.failed is None:
-            graph = self._graphs[key] = self._recorded(plans)
-            return  # it has run
-        self._graphs.setdefault(key, None)
-        if graph is not None and self.failed is None:
+        key = (plans, self._stack.layout)
+        if key not in self._graphs:
+            self._graphs[key] = None
+            self._rare(plans)
+        elif (graph := self._graphs[key]) is not None:
             graph.replay()
         else:
+            self._record_and_run(key, plans)
+
+    def _rare(self, plans: Plans) -> None:
+        """Run a step by its operators; their memory is not that of the graphs."""
+        if not any(self._graphs.values()):
+            self._run(plans)
+            return
+        before = self._tensors()
+        try:
+            self._run(plans)
+        except torch.OutOfMemoryError as error:
+            release(error)
+            self._give_up(named(error), before)
             self._run(plans)
 
     def _run(self, plans: Plans) -> None:
@@ -116,29 +150,38 @@ class CapturedStep:
                     static.copy_(value)
                     tensors[name] = static
 
-    def _recorded(self, plans: Plans) -> Graph | None:
-        """Record the step and run it once; None where that cannot be done."""
+    def _record_and_run(self, key: object, plans: Plans) -> None:
         before = self._tensors()
         try:
             graph = self._record(lambda: self._run(plans))
             self._put(before)
             graph.replay()
             replayed = self._tensors()
-        except Exception as error:
-            self.failed = f"steps are not captured: {named(error)[:200]}"
-            # Tensors of a recording that was given up are not to be read.
-            for i, tensors in enumerate(self._stack.rebindable):
-                for name, value in tensors.items():
-                    tensors[name] = self._static.get((i, name), value)
             self._put(before)
             self._run(plans)
-            return None
-        self._put(before)
-        self._run(plans)
-        if not _agree(before, replayed, self._tensors()):  # waits, once a recording
-            self.failed = "steps are not captured: replayed they give other numbers"
-            return None
-        return graph
+        except Exception as error:
+            graph = None  # with its memory
+            release(error)
+            self._give_up(named(error), before)
+            self._run(plans)
+            return
+        if _agree(before, replayed, self._tensors()):  # waits, once a recording
+            self._graphs[key] = graph
+        else:
+            self._give_up("replayed they give other numbers")
+
+    def _give_up(self, why: str, before: list[Tensor] | None = None) -> None:
+        """Record no more and free what was recorded; with `before`, go back to that."""
+        self.failed = f"steps are not captured: {why[:200]}"
+        # Tensors of a recording that was given up are not to be read.
+        for i, tensors in enumerate(self._stack.rebindable):
+            for name, value in tensors.items():
+                tensors[name] = self._static.get((i, name), value)
+        if before is not None:
+            self._put(before)
+        self._graphs.clear()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     def _tensors(self) -> list[Tensor]:
         """Copies of all that a step changes."""

@@ -6,12 +6,14 @@ them again without any of the code that called them.
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -19,6 +21,7 @@ from tests.trainables.conftest import MIXES, make_config, make_dataset, no_waits
 from tests.trainables.test_stack import lanes_of
 from trainables.captured import CapturedStep, CudaRecorder
 from trainables.config import TrialConfig
+from trainables.evaluation import Evaluator
 from trainables.stack import Stack
 
 CPU = torch.device("cpu")
@@ -141,6 +144,81 @@ def test_a_step_that_cannot_be_recorded_runs_all_the_same() -> None:
         "more of it"
     )
     assert_equal(other, through)
+
+
+@pytest.mark.parametrize("when", ["operators beside recordings", "the first recording"])
+def test_recordings_are_given_up_where_there_is_no_memory_for_both(
+    when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step whose plan is new, or is recorded, finds too little memory, half of it done."""
+    through, other = (Stack([make_config(MIXES["all"])], make_dataset(), CPU) for _ in range(2))
+    tapes: list[Tape] = []
+    captured = other.runner = CapturedStep(other, taped(tapes))
+    run, fails = Stack.run, iter([True])
+
+    def short(stack: Stack, x: Tensor, plans: Any) -> None:
+        graphs = any(captured._graphs.values())
+        recording = torch._C._len_torch_dispatch_stack() > 0
+        wanted = recording if when == "the first recording" else graphs and not recording
+        if stack is other and wanted and next(fails, False):
+            activations.append(weakref.ref(x_hat := x + 1))
+            stack.adam.flat.fill_(7.0)
+            raise torch.OutOfMemoryError(f"CUDA out of memory {x_hat.shape}")
+        if stack is other and activations:
+            assert activations[0]() is None  # what the failed step held is free
+            assert not captured._graphs
+        run(stack, x, plans)
+
+    activations: list[weakref.ref[Tensor]] = []
+    monkeypatch.setattr(Stack, "run", short)
+    through.advance(20)
+    other.advance(20)
+    assert captured.failed is not None
+    assert captured.failed.startswith("steps are not captured: OutOfMemoryError: CUDA out of")
+    assert activations
+    assert_equal(other, through)
+
+
+@pytest.mark.parametrize("mix", MIXES)
+def test_the_memory_of_a_stack_is_free_as_soon_as_it_is_left(mix: str) -> None:
+    """Not when Python next looks for circles: on a GPU the next stack needs it."""
+    stack = Stack([make_config(MIXES[mix])] * 2, make_dataset(), CPU)
+    stack.runner = CapturedStep(stack, taped([]))
+    stack.advance(3)
+    evaluator = Evaluator(stack, make_dataset())
+    evaluator.evaluate()
+    codes = {id(t): t for book in stack.rebindable for t in book.values()}
+    held = [weakref.ref(t) for t in (stack.adam.flat, *codes.values())]
+    del codes
+    gc.collect()
+    gc.disable()
+    try:
+        del stack, evaluator
+        assert [ref for ref in held if ref() is not None] == []
+    finally:
+        gc.enable()
+
+
+def drawing_nothing(example_shape: tuple[int, ...], dim: int) -> tuple[nn.Module, nn.Module]:
+    return nn.Conv1d(example_shape[0], dim, 1), nn.Conv1d(dim, example_shape[0], 1)
+
+
+def test_a_recorded_step_of_a_users_module_sets_no_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which a GPU allows in no recording."""
+    values = make_config(MIXES["ema"]).to_dict()
+    values["model"] = {"kind": "factory", "factory": f"{__name__}:drawing_nothing"}
+    trial = TrialConfig.from_dict(values)
+    through, replayed = (Stack([trial], make_dataset(), CPU) for _ in range(2))
+    through.advance(10)
+    captured = replayed.runner = CapturedStep(replayed, taped([]))
+
+    def seeded(_: int) -> None:
+        raise AssertionError("a seed was set")
+
+    monkeypatch.setattr(torch, "manual_seed", seeded)
+    replayed.advance(10)
+    assert captured.failed is None
+    assert_equal(replayed, through)
 
 
 def assert_equal(one: Stack, other: Stack) -> None:

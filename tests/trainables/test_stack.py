@@ -165,10 +165,10 @@ def test_the_check_for_waits_sees_them() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("mix", MIXES)
 def test_the_step_never_waits_for_a_gpu(mix: str) -> None:
-    stack = Stack([make_config(MIXES[mix], samples=480)], make_dataset())
-    stack.advance(10)  # libraries load and choose their algorithms
+    stack = Stack([make_config(MIXES[mix], samples=8000)], make_dataset())
+    stack.advance(200)  # libraries choose their algorithms, and what comes up again is recorded
     with no_waits():
-        stack.advance(100)
+        stack.advance(1000)
 
 
 @pytest.mark.parametrize("mix", MIXES)

@@ -334,14 +334,13 @@ class Quantizer:
             z_q = transform.leave(self.state, z_q)
         return z_q
 
-    def _open_dims(self) -> Tensor:
-        return split_groups(self.state["open_dims"].unsqueeze(1), self.groups)
-
     def _close_dims(self) -> None:
         """Codes have nothing in closed dimensions."""
         if "open_dims" in self.state:
+            # Of the state alone: no circle, or a stack's memory would be freed late.
+            dims = functools.partial(_open_dims, self.state, self.groups)
             for book in self.codebooks:
-                book.open_dims = self._open_dims
+                book.open_dims = dims
                 book.set_all()
 
     def _due(self, before: Sequence[int], after: Sequence[int]) -> tuple[Due, ...]:
@@ -367,6 +366,10 @@ class Quantizer:
 
     def _prefix(self, level: int) -> str:
         return "" if self.levels == 1 else f"{level}."
+
+
+def _open_dims(state: State, groups: int) -> Tensor:
+    return split_groups(state["open_dims"].unsqueeze(1), groups)
 
 
 def _transforms(config: CodebookConfig, groups: int) -> list[tuple[Transform, Block | None]]:
