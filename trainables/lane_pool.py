@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
+from trainables.errors import release
 from trainables.lane_stack import SIZES, LaneStack
 from trainables.memory import OutOfMemoryError, told_out_of_memory
 from trainables.seat import Bench, Seat
@@ -117,29 +118,28 @@ class LanePool:
         Where a step raises anything else, everybody gets a stack of one, in which only that trial
         raises it again.
         """
-        seats = stack.taken
+        size, signature = len(stack.seats), stack.taken[0].trainer.config.signature()
         try:
-            with told_out_of_memory(seats[0].trainer.config):
+            with told_out_of_memory(stack.taken[0].trainer.config):
                 yield
         except Exception as error:
+            release(error)
             short = isinstance(error, OutOfMemoryError)
             if not short:
                 wait_for(stack.bench.stack.device)  # raises, if it is lost
-            size = len(stack.seats)
-            signature = seats[0].trainer.config.signature()
             if size == 1:
-                failed[seats[0]] = error
-                self.leave(seats[0])
+                [seat] = stack.taken
+                failed[seat] = error
+                self.leave(seat)
+                seat.leave_for(stack.bench.stack)
                 return
             self._stacks.remove(stack)
             self._most[signature] = max([s for s in SIZES if s < size]) if short else 1
-            for seat in seats:
-                # What the step has left behind is of no use: back to the last report.
-                seat.ahead = False
-                del self._where[seat]
-            del stack
+            seats = stack.dissolve()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
+            for seat in seats:
+                del self._where[seat]
             for seat in seats:
                 try:
                     self._place(seat, signature)

@@ -72,6 +72,14 @@ class LaneStack:
         """Let a trial go; its lane is for the next."""
         self.seats[self.seats.index(seat)] = None
 
+    def dissolve(self) -> list[Seat]:
+        """Free its memory; gives those who sat here, as they stood at their last report."""
+        seats, bench = self.taken, self.bench
+        for seat in seats:
+            seat.leave_for(bench.stack)
+        self.seats, self._stack, self._evaluator = [], None, None
+        return seats
+
     @flushed_denormals()
     def turn(self) -> list[Seat]:
         """Train some steps for those who asked; gives those who have come to their report."""

@@ -16,10 +16,17 @@ import torch
 from trainables.config import TrialConfig
 from trainables.config_codebook import FsqUpdate, GradientUpdate, LfqUpdate
 from trainables.config_model import FactoryModel
-from trainables.errors import InputError
+from trainables.errors import InputError, release
 
 # How torch's allocator for the CPU says so, in an error of no kind of its own.
 _ON_CPU = "can't allocate memory"
+# And CUDA's libraries, which ask for memory themselves: cuDNN looks for an algorithm that fits.
+_OF_LIBRARIES = (
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "unable to find an engine to execute this computation",
+)
 
 
 class OutOfMemoryError(InputError):
@@ -75,9 +82,11 @@ def told_out_of_memory(config: TrialConfig) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError) and _ON_CPU not in str(error):
-            raise
         told = str(error)
+        known = isinstance(error, torch.OutOfMemoryError)
+        if not known and not any(text in told for text in (_ON_CPU, *_OF_LIBRARIES)):
+            raise
+        release(error)  # of whom there may be others on the device
         told = told[max(0, told.find(_ON_CPU)) :]
         first = told.partition(". ")[0].strip() or "no more is known"
         codebook = config.codebook

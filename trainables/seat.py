@@ -72,6 +72,10 @@ class Seat:
         trainer.stack, trainer.lane = stack, lane
         self.ahead = True
 
+    def leave_for(self, stack: Stack) -> None:
+        """Go back to what is held, and wait at another stack for a lane."""
+        self.trainer.stack, self.trainer.lane, self.ahead = stack, 0, False
+
 
 class Bench:
     """A stack of one, in which trials of a signature are looked at one by one.

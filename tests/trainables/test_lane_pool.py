@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -191,19 +192,29 @@ def test_a_trial_goes_on_from_its_checkpoint_in_another_pool(tmp_path: Path) -> 
 def test_a_stack_too_large_for_the_device_becomes_several(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    run = Stack.run
+    run, init = Stack.run, Stack.__init__
+    large: list[weakref.ref[Stack]] = []
+    in_the_way: list[weakref.ref[Stack]] = []
+
+    def made(stack: Stack, *arguments: Any, **more: Any) -> None:
+        in_the_way.extend(ref for ref in large if ref() is not None)
+        init(stack, *arguments, **more)
 
     def short(stack: Stack, x: torch.Tensor, plans: Plans) -> None:
         if len(stack.trials) <= 4:
             run(stack, x, plans)
             return
+        large.append(weakref.ref(stack))
         for parameter in stack.adam.parameters.values():  # the step is half done
             parameter.detach().fill_(7.0)
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. And so on")
 
     monkeypatch.setattr(Stack, "run", short)
+    monkeypatch.setattr(Stack, "__init__", made)
     configs = [trial("all", seed, samples=240) for seed in range(7)]
     reports = in_lanes(LanePool(16), configs, 7, frozenset(), 1.0)
+    assert large
+    assert not in_the_way
     for number, mine in reports.items():
         for report, theirs in zip(mine, plain(configs[number]), strict=True):
             assert_same(report, theirs, 1e-7)

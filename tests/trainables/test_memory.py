@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import pytest
@@ -50,6 +51,29 @@ def test_the_allocators_error_on_a_cpu_is_one_line() -> None:
         told_out_of_memory(TrialConfig()),
     ):
         torch.empty(2**60, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "CUDA error: out of memory\nCompile with TORCH_USE_CUDA_DSA",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "GET was unable to find an engine to execute this computation",
+    ],
+)
+def test_so_is_that_of_a_library_and_what_the_step_held_is_free(told: str) -> None:
+    held: list[weakref.ref[torch.Tensor]] = []
+
+    def step() -> None:
+        activations = torch.zeros(3)
+        held.append(weakref.ref(activations))
+        raise RuntimeError(told)
+
+    with pytest.raises(OutOfMemoryError) as caught, told_out_of_memory(TrialConfig()):
+        step()
+    assert str(caught.value).startswith("out of memory at batch_size 16, K=512, d=64 (")
+    assert held[0]() is None
 
 
 def test_other_errors_are_not_its_own() -> None:
