@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from functools import lru_cache
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -46,9 +47,22 @@ class Order:
         return np.asarray(self._split.starts[order] + shift)
 
 
-@lru_cache(maxsize=4)
+# What is on a device now.
+_RESIDENT: WeakValueDictionary[tuple[Split, torch.device, torch.dtype], Tensor] = (
+    WeakValueDictionary()
+)
+
+
+@lru_cache(maxsize=4)  # keeps it between one trial and the next
 def _resident(split: Split, device: torch.device, dtype: torch.dtype) -> Tensor:
     """A split's values on the device, once for all trials of the process."""
+    found = _RESIDENT.get((split, device, dtype))
+    if found is None:
+        found = _RESIDENT[split, device, dtype] = _sent(split, device, dtype)
+    return found
+
+
+def _sent(split: Split, device: torch.device, dtype: torch.dtype) -> Tensor:
     with warnings.catch_warnings():
         # The file's memory map is read-only, and nothing here writes to it: on a CPU all trials of
         # a machine share its pages.
@@ -68,11 +82,12 @@ class Feed:
     def __init__(
         self, split: Split, clip_frames: int | None, device: torch.device, dtype: torch.dtype
     ) -> None:
-        """Move the values to the device if they take at most half of what is free there."""
+        """Move the values to the device, if they are not, where at most half of it is taken."""
         self.clip_frames, self.device, self.dtype = clip_frames, device, dtype
         self._host: np.ndarray | None = None
         self._values: Tensor | None = None
-        if device.type == "cuda" and split.values.nbytes > _SHARE * _free_bytes():
+        there = (split, device, dtype) in _RESIDENT
+        if device.type == "cuda" and not there and split.values.nbytes > _SHARE * _free_bytes():
             self._host = split.values
         else:
             self._values = _resident(split, device, dtype)

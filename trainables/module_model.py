@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,9 @@ from trainables.factory import load_factory, told
 from trainables.model import Parameters, one_lane
 from trainables.stackable import why_in_turn
 from trainables.stacked_modules import run_in_turn, run_stacked
+
+# What `ModuleModel.unstackable` has found.
+_UNSTACKABLE: dict[Hashable, str | None] = {}
 
 
 class ModuleModel:
@@ -63,7 +66,16 @@ class ModuleModel:
 
     @functools.cached_property
     def unstackable(self) -> str | None:
-        """Tried when first asked for, on modules made for that: a single trial never asks."""
+        """Tried when first asked for, on modules made for that: a single trial on a CPU never asks.
+
+        Once for all trials of a process whose modules are built alike.
+        """
+        alike = (self._build, self.config.model_dump_json(), self.example_shape, self.dim)
+        if alike not in _UNSTACKABLE:
+            _UNSTACKABLE[alike] = self._why_unstackable()
+        return _UNSTACKABLE[alike]
+
+    def _why_unstackable(self) -> str | None:
         lanes = [self.initial(seed) | self.buffers() for seed in range(2)]
         values = {name: torch.stack([lane[name] for lane in lanes]) for name in lanes[0]}
         trained = self.initial(0)
