@@ -1,4 +1,7 @@
-"""The default trial as one writes it by hand in PyTorch: same arithmetic, no lanes, no config."""
+"""The default trial as one writes it by hand in PyTorch: same arithmetic, no lanes, no config.
+
+On a GPU encoder and decoder run under bf16 autocast, as vqtune's do.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +53,10 @@ class BareTrial:
     def step(self, first: Tensor) -> None:
         """One step on the clips that begin at `first` [B]."""
         x = self.values[first.unsqueeze(-1) + self.frames].mT.contiguous()
-        z = self.encoder(x)
+        autocast = torch.autocast(x.device.type, torch.bfloat16, enabled=x.is_cuda)
+        with autocast:
+            z = self.encoder(x)
+        z = z.float()
         z_e = z.transpose(1, 2).reshape(-1, z.shape[1])
         with torch.no_grad():
             norms = self.codebook.square().sum(-1) / 2
@@ -58,8 +64,9 @@ class BareTrial:
             chosen = self.codebook[codes]
         commitment = F.mse_loss(z_e, chosen)
         z_q = z_e + (chosen - z_e).detach()
-        x_hat = self.decoder(z_q.view(x.shape[0], -1, z.shape[1]).transpose(1, 2))
-        loss = F.mse_loss(x_hat, x) + 0.25 * commitment
+        with autocast:
+            x_hat = self.decoder(z_q.view(x.shape[0], -1, z.shape[1]).transpose(1, 2))
+        loss = F.mse_loss(x_hat.float(), x) + 0.25 * commitment
         self.adam.zero_grad()
         loss.backward()
         self.adam.step()

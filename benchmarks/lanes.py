@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import ray
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -78,8 +79,10 @@ def stacks(
 
     works[plain], counts[plain] = by_hand, steps
     trial = config(width, depth)
+    alone = Stack([trial], dataset, device)  # with the data, which all share
+    alone.advance(2)
     for size in sizes:
-        before = _allocated(device)
+        before = _taken(device)
         stack = Stack([trial.model_copy(update={"seed": i}) for i in range(size)], dataset, device)
         stack.advance(8)
         name = f"{size} lanes" if size > 1 else "(c) one trial, captured"
@@ -88,15 +91,13 @@ def stacks(
         each = max(1, round(seconds / _seconds(lambda s=stack: s.advance(4), device) * 4))
         works[name] = lambda s=stack, n=each: (s.advance(n), wait_for(device))[1]
         counts[name] = each * size
-        memory[name] = (_allocated(device) - before) / size
+        memory[name] = (_taken(device) - before) / size
         failed = getattr(stack.runner, "failed", None)
         if failed:
             raise SystemExit(f"{name}: {failed}")
     timed = interleaved(works, rounds)
-    step = Stack([trial], dataset, device)
-    step.runner = None
-    step.advance(2)
-    flops, moved = work_of(lambda: step.advance(1))
+    alone.runner = None
+    flops, moved = work_of(lambda: alone.advance(1))
     arithmetic, copying = rates(device)
     most = min(arithmetic / flops, copying / moved)
     return [
@@ -114,7 +115,12 @@ def side_by_side(width: int, depth: int, seconds: float, channels: int) -> list[
         with cluster(cpus, service) as there:
             if not there:
                 continue
-            best = max((packed(n, seconds, channels, width, depth), n) for n in counts)
+            try:
+                best = max((packed(n, seconds, channels, width, depth), n) for n in counts)
+            except ray.exceptions.RayError:
+                if not service:
+                    raise
+                continue  # a daemon that runs, but serves nobody
             extra = ", with MPS" if service else ""
             found.append(Row(f"(b) {best[1]} plain processes{extra}", best[0]))
     return found
@@ -131,8 +137,12 @@ def _seconds(work: Callable[[], object], device: torch.device) -> float:
     return (time.perf_counter() - started) / 5
 
 
-def _allocated(device: torch.device) -> int:
-    return torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
+def _taken(device: torch.device) -> int:
+    """Bytes of the device, those among them that belong to graphs."""
+    if device.type != "cuda":
+        return 0
+    torch.cuda.empty_cache()
+    return torch.cuda.memory_reserved(device)
 
 
 def main() -> None:

@@ -26,10 +26,9 @@ from trainables.stack import wait_for
 class Worker:
     """One plain trial."""
 
-    def __init__(self, channels: int, width: int, depth: int) -> None:
-        """Random data and weights on the device that this process may use."""
+    def __init__(self, device: str, channels: int, width: int, depth: int) -> None:
+        """Random data and weights; raises where the device is not to be had."""
         torch.set_num_threads(1)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.places = torch.randint(2000, (16,), device=device)
         values = torch.randn(4096, channels, device=device)
         self.trial = BareTrial(values, width=width, depth=depth, size=512, dim=64)
@@ -51,10 +50,10 @@ class Worker:
 
 def packed(count: int, seconds: float, channels: int, width: int, depth: int) -> float:
     """Steps a second of all of so many plain trials at once."""
-    cuda = torch.cuda.is_available()
-    share: dict[str, Any] = {"num_gpus": 1 / count} if cuda else {"num_cpus": 1}
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    share: dict[str, Any] = {"num_gpus": 1 / count} if device == "cuda" else {"num_cpus": 1}
     kind = ray.remote(**share)(Worker)
-    workers = [kind.remote(channels, width, depth) for _ in range(count)]
+    workers = [kind.remote(device, channels, width, depth) for _ in range(count)]
     try:
         ray.get([worker.ready.remote() for worker in workers])
         return float(sum(ray.get([worker.run.remote(seconds) for worker in workers])))

@@ -31,7 +31,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[DataConfig]:
         return dataset
 
     monkeypatch.setattr(search_trial, "load_dataset", load)
-    monkeypatch.setattr("trainables.stack.default_device", lambda: CPU)
+    monkeypatch.setattr("trainables.trainer.default_device", lambda: CPU)
     return asked
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import ray
+import torch
 
 from tests.vqtune.conftest import SMALL, Searched
 from tests.vqtune.test_resume import wait_for
@@ -76,7 +77,7 @@ def check_is_plain(searched: Searched) -> None:
     """Every report of every trial is there once, up to its end, and is that of the trial alone."""
     states = searched.states()
     for name, values in searched.records.configs.items():
-        trainer = Trainer(TrialConfig.from_dict(values))
+        trainer = Trainer(TrialConfig.from_dict(values), device=torch.device("cpu"))
         reports = searched.reports(name)
         whole = len(reports) == trainer.config.training.reports
         assert whole == (states[name] == "complete")
