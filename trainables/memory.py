@@ -86,7 +86,7 @@ def told_out_of_memory(config: TrialConfig) -> Iterator[None]:
         known = isinstance(error, torch.OutOfMemoryError)
         if not known and not any(text in told for text in (_ON_CPU, *_OF_LIBRARIES)):
             raise
-        release(error)  # of whom there may be others on the device
+        release(error)  # others may be on the device
         told = told[max(0, told.find(_ON_CPU)) :]
         first = told.partition(". ")[0].strip() or "no more is known"
         codebook = config.codebook
