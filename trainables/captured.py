@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
-from trainables.errors import named, release
+from trainables.errors import named
+from trainables.memory import release
 
 if TYPE_CHECKING:
     from trainables.stack import Plans, Stack
@@ -129,9 +130,7 @@ class CapturedStep:
         try:
             self._run(plans)
         except torch.OutOfMemoryError as error:
-            release(error)
-            self._give_up(named(error), before)
-            self._run(plans)
+            self._run_instead(error, before, plans)
 
     def _run(self, plans: Plans) -> None:
         assert self._x is not None
@@ -161,27 +160,29 @@ class CapturedStep:
             self._run(plans)
         except Exception as error:
             graph = None  # with its memory
-            release(error)
-            self._give_up(named(error), before)
-            self._run(plans)
+            self._run_instead(error, before, plans)
             return
         if _agree(before, replayed, self._tensors()):  # waits, once a recording
             self._graphs[key] = graph
         else:
             self._give_up("replayed they give other numbers")
 
-    def _give_up(self, why: str, before: list[Tensor] | None = None) -> None:
-        """Record no more and free what was recorded; with `before`, go back to that."""
-        self.failed = f"steps are not captured: {why[:200]}"
+    def _run_instead(self, error: Exception, before: list[Tensor], plans: Plans) -> None:
+        """Give up over an error, and run the step that it has broken off by its operators."""
+        release(error)
         # Tensors of a recording that was given up are not to be read.
         for i, tensors in enumerate(self._stack.rebindable):
             for name, value in tensors.items():
                 tensors[name] = self._static.get((i, name), value)
-        if before is not None:
-            self._put(before)
+        self._put(before)
+        self._give_up(named(error))
+        self._run(plans)
+
+    def _give_up(self, why: str) -> None:
+        """Record no more, and free what was recorded."""
+        self.failed = f"steps are not captured: {why[:200]}"
         self._graphs.clear()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        torch.cuda.empty_cache()
 
     def _tensors(self) -> list[Tensor]:
         """Copies of all that a step changes."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
-
 # Whatever a message repeats, nobody reads more than its beginning and its end.
 _LONGEST = 2000
 
@@ -19,14 +17,6 @@ class InputError(ValueError):
 def named(error: BaseException) -> str:
     """An exception's kind and message, without line breaks."""
     return " ".join(f"{type(error).__name__}: {error}".split())
-
-
-def release(error: BaseException) -> None:
-    """Free what the calls hold that an error has ended, such as a training step's tensors."""
-    behind: BaseException | None = error
-    while behind is not None:
-        traceback.clear_frames(behind.__traceback__)
-        behind = behind.__context__
 
 
 def one_line(text: str) -> str:

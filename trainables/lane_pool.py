@@ -8,9 +8,8 @@ from contextlib import contextmanager
 
 import torch
 
-from trainables.errors import release
 from trainables.lane_stack import SIZES, LaneStack
-from trainables.memory import OutOfMemoryError, told_out_of_memory
+from trainables.memory import OutOfMemoryError, release, told_out_of_memory
 from trainables.seat import Bench, Seat
 from trainables.stack import wait_for
 from trainables.trainer import Trainer
@@ -123,9 +122,9 @@ class LanePool:
             with told_out_of_memory(stack.taken[0].trainer.config):
                 yield
         except Exception as error:
-            release(error)
             short = isinstance(error, OutOfMemoryError)
             if not short:
+                release(error)
                 wait_for(stack.bench.stack.device)  # raises, if it is lost
             if size == 1:
                 [seat] = stack.taken
@@ -136,8 +135,7 @@ class LanePool:
             self._stacks.remove(stack)
             self._most[signature] = max([s for s in SIZES if s < size]) if short else 1
             seats = stack.dissolve()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            torch.cuda.empty_cache()
             for seat in seats:
                 del self._where[seat]
             for seat in seats:

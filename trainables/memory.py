@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,7 +17,7 @@ import torch
 from trainables.config import TrialConfig
 from trainables.config_codebook import FsqUpdate, GradientUpdate, LfqUpdate
 from trainables.config_model import FactoryModel
-from trainables.errors import InputError, release
+from trainables.errors import InputError
 
 # How torch's allocator for the CPU says so, in an error of no kind of its own.
 _ON_CPU = "can't allocate memory"
@@ -74,6 +75,14 @@ def _model_numbers(config: TrialConfig, example_shape: tuple[int, ...]) -> int:
     weights = 2 * model.depth * model.width**2 * model.kernel**axes
     kept = config.training.batch_size * model.width * 2 * (positions + model.depth * inner)
     return int(batch + 4 * weights + kept)
+
+
+def release(error: BaseException) -> None:
+    """Free what the calls hold that an error has ended, such as a training step's tensors."""
+    behind: BaseException | None = error
+    while behind is not None:
+        traceback.clear_frames(behind.__traceback__)
+        behind = behind.__context__
 
 
 @contextmanager

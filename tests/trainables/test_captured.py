@@ -152,8 +152,7 @@ def test_recordings_are_given_up_where_there_is_no_memory_for_both(
 ) -> None:
     """A step whose plan is new, or is recorded, finds too little memory, half of it done."""
     through, other = (Stack([make_config(MIXES["all"])], make_dataset(), CPU) for _ in range(2))
-    tapes: list[Tape] = []
-    captured = other.runner = CapturedStep(other, taped(tapes))
+    captured = other.runner = CapturedStep(other, taped([]))
     run, fails = Stack.run, iter([True])
 
     def short(stack: Stack, x: Tensor, plans: Any) -> None:
