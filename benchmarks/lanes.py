@@ -80,6 +80,7 @@ def stacks(
     works[plain], counts[plain] = by_hand, steps
     trial = config(width, depth)
     alone = Stack([trial], dataset, device)  # with the data, which all share
+    alone.runner = None
     alone.advance(2)
     for size in sizes:
         before = _taken(device)
@@ -96,7 +97,6 @@ def stacks(
         if failed:
             raise SystemExit(f"{name}: {failed}")
     timed = interleaved(works, rounds)
-    alone.runner = None
     flops, moved = work_of(lambda: alone.advance(1))
     arithmetic, copying = rates(device)
     most = min(arithmetic / flops, copying / moved)

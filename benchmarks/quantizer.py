@@ -25,6 +25,7 @@ from benchmarks.technique_contenders import TECHNIQUES
 from benchmarks.timing import Work, interleaved, median_ratio
 from trainables.codebooks import Clock, Quantizer
 from trainables.config import TrialConfig
+from trainables.stack import default_device, wait_for
 
 DIM = 64
 LATENTS = (512, 4096, 16_384, 65_536)
@@ -80,7 +81,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     name = (
         torch.cuda.get_device_name() if device.type == "cuda" else f"{options.threads} CPU threads"
     )
@@ -142,12 +143,10 @@ def technique_rows(options: argparse.Namespace, device: torch.device, console: C
 
 def synchronised(work: Work, device: torch.device) -> Work:
     """On a GPU, wait for the work: the clock reads the host."""
-    if device.type != "cuda":
-        return work
 
     def waited() -> None:
         work()
-        torch.cuda.synchronize()
+        wait_for(device)
 
     return waited
 

@@ -20,7 +20,7 @@ from ray.tune import tune as tune_module
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 
-from trainables.errors import InputError
+from trainables.errors import InputError, named
 from trainables.patience import StorageError
 
 # How many failures in a row, without a new report between them, a trial goes on from: deaths of
@@ -157,7 +157,7 @@ class _Controller(TuneController):  # type: ignore[misc]
 def _told(failure: Exception) -> str:
     cause = failure.cause if isinstance(failure, RayTaskError) else failure
     if not _died(cause):
-        return " ".join(f"it raised {type(cause).__name__}: {cause}".split())
+        return f"it raised {named(cause)}"
     # Ray has one exception for both, with a text of many lines.
     told = "its node was lost" if "node has died" in str(cause) else "its process died"
     others = cause.others if isinstance(cause, LaneLostError) else 0
